@@ -67,6 +67,8 @@ type Table struct{ Schema, Name string }
 // String returns schema.name, unquoted, for messages.
 func (t Table) String() string { return t.Schema + "." + t.Name }
 
+var defaultTable = Table{Schema: "public", Name: "outbox"}
+
 // slotName is what Postgres accepts: https://www.postgresql.org/docs/current/warm-standby.html#STREAMING-REPLICATION-SLOTS-MANIPULATION
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
@@ -74,8 +76,8 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 func (c Config) withDefaults() (Config, error) {
 	c.Slot = cmp.Or(c.Slot, "outbox_cdc")
 	c.Publication = cmp.Or(c.Publication, "outbox_cdc")
-	c.Table.Schema = cmp.Or(c.Table.Schema, "public")
-	c.Table.Name = cmp.Or(c.Table.Name, "outbox")
+	c.Table.Schema = cmp.Or(c.Table.Schema, defaultTable.Schema)
+	c.Table.Name = cmp.Or(c.Table.Name, defaultTable.Name)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
 	c.InFlightBytes = cmp.Or(c.InFlightBytes, 16<<20)
 	c.InFlightEvents = cmp.Or(c.InFlightEvents, 50_000)

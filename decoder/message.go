@@ -26,16 +26,18 @@ type Commit struct {
 	CommitTime time.Time
 }
 
-// Origin says that a transaction was replicated here from another node.
+// Origin says that a transaction was replicated here from another node. It
+// follows the Begin.
 type Origin struct {
 	CommitLSN pglogrepl.LSN // on the origin
 	Name      []byte
 }
 
-// Type names a data type that is not built in.
+// Type names a data type that is not built in. A domain comes with its own OID
+// and the name of its base type.
 type Type struct {
 	OID       uint32
-	Namespace []byte
+	Namespace []byte // "pg_catalog" is sent as "" and given as "pg_catalog"
 	Name      []byte
 }
 

@@ -1,0 +1,167 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+)
+
+// catalog is what the server says of everything the relay depends on, read in one moment.
+type catalog struct {
+	server      server
+	table       *table       // nil: it does not exist
+	publication *publication // nil: it does not exist
+	slot        *slot        // nil: it does not exist
+}
+
+type server struct {
+	Version    int // server_version_num, such as 170011
+	WALLevel   string
+	InRecovery bool
+	Database   string
+	Role       string
+	Replicates bool // the role has REPLICATION or is a superuser
+}
+
+type table struct {
+	Kind        string // pg_class.relkind: r, p, v, …
+	Persistence string // pg_class.relpersistence: p, u or t
+	Columns     []string
+	Generated   []string
+}
+
+type publication struct {
+	Insert, Update, Delete, Truncate bool
+	Owned                            bool // we may comment on it and alter it
+	Comment                          string
+	Covers                           bool     // our table, under its own name, is published
+	Columns                          []string // of our table, as published
+	Tables                           int      // published in all
+}
+
+type slot struct {
+	Type, Plugin, Database string
+	Temporary, Active      bool
+	ActivePID              int
+	RestartLSN             pglogrepl.LSN
+	ConfirmedLSN           pglogrepl.LSN
+	WALStatus              string // reserved, extended, unreserved or lost
+	Invalidation           string // PostgreSQL 17 on; else empty
+}
+
+const serverSQL = `
+SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
+       current_database(), current_user,
+       (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)`
+
+const tableSQL = `
+SELECT c.relkind::text, c.relpersistence::text,
+       coalesce(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '{}'),
+       coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> ''), '{}')
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ GROUP BY c.oid`
+
+// pg_publication_tables lists a partitioned table itself only with
+// publish_via_partition_root, that is when its rows arrive under its name.
+const publicationSQL = `
+SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+       pg_has_role(p.pubowner, 'USAGE'),
+       coalesce(obj_description(p.oid, 'pg_publication'), ''),
+       EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3),
+       coalesce((SELECT array(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames'))
+                   FROM pg_publication_tables t
+                  WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3
+                    AND jsonb_typeof(to_jsonb(t) -> 'attnames') = 'array'), '{}'),
+       (SELECT count(*) FROM pg_publication_tables t WHERE t.pubname = p.pubname)
+  FROM pg_publication p
+ WHERE p.pubname = $1`
+
+// invalidation_reason exists from PostgreSQL 17 on: to_jsonb gives NULL where it does not.
+const slotSQL = `
+SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), temporary, active, coalesce(active_pid, 0),
+       coalesce(restart_lsn::text, '0/0'), coalesce(confirmed_flush_lsn::text, '0/0'),
+       coalesce(wal_status, ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', '')
+  FROM pg_replication_slots s
+ WHERE slot_name = $1`
+
+// readCatalog reads the picture that set-up, checks and status decide by.
+func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error) {
+	var cat catalog
+	s := &cat.server
+	err := conn.QueryRow(ctx, serverSQL).Scan(&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role, &s.Replicates)
+	if err != nil {
+		return cat, postgresError("read server settings", err)
+	}
+	var t table
+	err = conn.QueryRow(ctx, tableSQL, c.Table.Schema, c.Table.Name).Scan(&t.Kind, &t.Persistence, &t.Columns, &t.Generated)
+	if cat.table, err = found(&t, err); err != nil {
+		return cat, postgresError("look up table", err)
+	}
+	var p publication
+	err = conn.QueryRow(ctx, publicationSQL, c.Publication, c.Table.Schema, c.Table.Name).
+		Scan(&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables)
+	if cat.publication, err = found(&p, err); err != nil {
+		return cat, postgresError("look up publication", err)
+	}
+	cat.slot, err = readSlot(ctx, conn, c.Slot)
+	return cat, err
+}
+
+// readSlot returns the slot as pg_replication_slots shows it, or nil when there is none.
+func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*slot, error) {
+	var s slot
+	var restart, confirmed string
+	err := conn.QueryRow(ctx, slotSQL, name).Scan(&s.Type, &s.Plugin, &s.Database, &s.Temporary, &s.Active, &s.ActivePID,
+		&restart, &confirmed, &s.WALStatus, &s.Invalidation)
+	if found, err := found(&s, err); found == nil {
+		if err != nil {
+			err = postgresError("look up slot", err)
+		}
+		return nil, err
+	}
+	if s.RestartLSN, err = pglogrepl.ParseLSN(restart); err != nil {
+		return nil, postgresError("read the slot's restart_lsn", err)
+	}
+	if s.ConfirmedLSN, err = pglogrepl.ParseLSN(confirmed); err != nil {
+		return nil, postgresError("read the slot's confirmed_flush_lsn", err)
+	}
+	return &s, nil
+}
+
+// found turns "no rows" into nil.
+func found[T any](v *T, err error) (*T, error) {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// ident quotes a name for SQL.
+func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// quoted returns the table as SQL writes it.
+func (t Table) quoted() string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
+
+// literal quotes a string for SQL.
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// missing returns those of the wanted columns that pgoutput will not send.
+func (t *table) missing(want []string) []string {
+	var missing []string
+	for _, w := range want {
+		if !slices.Contains(t.Columns, w) {
+			missing = append(missing, w)
+		}
+	}
+	return missing
+}

@@ -1,0 +1,146 @@
+package cdc
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	// walSenderTimeout is set for our own walsender, so that one whose client
+	// has vanished frees the slot soon.
+	walSenderTimeout = "10s"
+	applicationName  = "outbox-cdc"
+)
+
+// sessionSettings pin what ALTER DATABASE or ALTER ROLE may have changed:
+// pgoutput prints values by these settings, and a timeout would end a session
+// that is idle on purpose. The startup packet outranks both.
+var sessionSettings = map[string]string{
+	"client_encoding":                     "UTF8",
+	"DateStyle":                           "ISO",
+	"TimeZone":                            "UTC",
+	"IntervalStyle":                       "postgres",
+	"extra_float_digits":                  "3",
+	"bytea_output":                        "hex",
+	"statement_timeout":                   "0",
+	"lock_timeout":                        "0",
+	"idle_in_transaction_session_timeout": "0",
+	"idle_session_timeout":                "0",
+}
+
+// pin adds our session settings to a parsed connection string.
+func pin(c *pgconn.Config, url string) {
+	if c.RuntimeParams == nil {
+		c.RuntimeParams = map[string]string{}
+	}
+	for k, v := range sessionSettings {
+		for given := range c.RuntimeParams {
+			if strings.EqualFold(given, k) {
+				delete(c.RuntimeParams, given)
+			}
+		}
+		c.RuntimeParams[k] = v
+	}
+	if c.RuntimeParams["application_name"] == "" {
+		c.RuntimeParams["application_name"] = applicationName
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = connectTimeout
+	}
+	if len(hosts(c)) > 1 && !strings.Contains(url, "target_session_attrs") {
+		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+}
+
+// hosts lists the distinct host:port pairs that c tries, in order.
+func hosts(c *pgconn.Config) []string {
+	_, address := pgconn.NetworkAddress(c.Host, c.Port)
+	seen := []string{address}
+	for _, f := range c.Fallbacks {
+		if _, address := pgconn.NetworkAddress(f.Host, f.Port); !slices.Contains(seen, address) {
+			seen = append(seen, address)
+		}
+	}
+	return seen
+}
+
+// connectSQL opens the plain connection: for set-up, for checks, and to watch the server.
+func connectSQL(ctx context.Context, url string) (*pgx.Conn, error) {
+	c, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, badURL(err)
+	}
+	pin(&c.Config, url)
+	// No prepared statements: each query runs once in a while.
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conn, err := pgx.ConnectConfig(ctx, c)
+	if err != nil {
+		return nil, postgresError("connect to postgres", err)
+	}
+	if err := liftTransactionTimeout(ctx, conn.PgConn()); err != nil {
+		closeSQL(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// connectReplication opens a walsender connection to the database.
+func connectReplication(ctx context.Context, url string) (*pgconn.PgConn, error) {
+	c, err := pgconn.ParseConfig(url)
+	if err != nil {
+		return nil, badURL(err)
+	}
+	pin(c, url)
+	c.RuntimeParams["replication"] = "database"
+	c.RuntimeParams["wal_sender_timeout"] = walSenderTimeout
+	conn, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		return nil, postgresError("connect for replication", err)
+	}
+	if err := liftTransactionTimeout(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// liftTransactionTimeout switches off transaction_timeout where it exists
+// (PostgreSQL 17 on): older servers refuse it in the startup packet.
+func liftTransactionTimeout(ctx context.Context, conn *pgconn.PgConn) error {
+	const sql = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
+	if _, err := conn.Exec(ctx, sql).ReadAll(); err != nil {
+		return postgresError("set transaction_timeout", err)
+	}
+	return nil
+}
+
+// closeSQL ends the connection without waiting for a server that does not answer.
+func closeSQL(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// Source names the database and table for ce_source: postgres://<host>/<database>/<table>,
+// without user, password and port. The schema is left out when it is public.
+func (c Config) Source() (string, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return "", err
+	}
+	parsed, err := pgconn.ParseConfig(c.URL)
+	if err != nil {
+		return "", badURL(err)
+	}
+	table := c.Table.String()
+	if c.Table.Schema == defaultTable.Schema {
+		table = c.Table.Name
+	}
+	return "postgres://" + parsed.Host + "/" + parsed.Database + "/" + table, nil
+}

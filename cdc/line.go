@@ -1,0 +1,257 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+
+	"github.com/outbox-cdc/outbox-cdc/checkpoint"
+	"github.com/outbox-cdc/outbox-cdc/decoder"
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// line is one session of the straight line: from the stream to the sink, and
+// from its acknowledgements back to the server. One goroutine runs it.
+type line struct {
+	relay   *Relay
+	stream  *stream
+	decoder *decoder.Decoder
+	tracker *checkpoint.Tracker // Invariant 8: of this session alone
+	watch   *watch
+
+	tx        *checkpoint.Tx    // open transaction, or nil
+	events    int               // of it
+	relation  *decoder.Relation // last one looked at,
+	ours      bool              // and whether it is the outbox
+	wantReply bool              // the server asked
+	confirmed pglogrepl.LSN     // as last seen
+}
+
+// run streams until the context ends, then drains and returns nil; or returns
+// what ended the session.
+func (l *line) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, l.stream.interrupt)()
+	for {
+		now := time.Now()
+		if err := l.trouble(); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return l.drain(now)
+		}
+		if err := l.keepUp(now, true); err != nil {
+			return err
+		}
+		if err := l.step(ctx.Done(), now); err != nil {
+			return err
+		}
+	}
+}
+
+// step takes one frame, or waits a moment while the window is full.
+func (l *line) step(stop <-chan struct{}, now time.Time) error {
+	if l.relay.window.Full() {
+		return l.waitForRoom(stop, now)
+	}
+	f, err := l.stream.receive(l.wake(now))
+	switch {
+	case errors.Is(err, errQuiet):
+		return nil
+	case errors.Is(err, errServerDone):
+		return fault.New(fault.Unreachable, "stream", err, "")
+	case err != nil:
+		return err
+	}
+	return l.take(f)
+}
+
+// trouble returns why the session has to end, as the sink or the watch see it.
+func (l *line) trouble() error {
+	if err := l.tracker.Err(); err != nil {
+		return err
+	}
+	return l.watch.Err()
+}
+
+// take moves one frame down the line.
+func (l *line) take(f frame) error {
+	k := &l.relay.counters
+	k.received.Store(uint64(l.stream.received))
+	if f.wal == nil {
+		k.walEnd.Store(uint64(f.lsn))
+		l.wantReply = l.wantReply || f.wantReply
+		l.tracker.Idle(f.lsn) // Invariant 3
+		return nil
+	}
+	msg, err := l.decoder.Decode(f.lsn, f.wal)
+	if err != nil {
+		return fault.New(fault.Unexpected, "decode", err, "nothing was skipped: the slot stands before this transaction; please report this with the server's version")
+	}
+	switch m := msg.(type) {
+	case *decoder.Begin:
+		l.tx, l.events = l.tracker.Begin(), 0
+	case *decoder.Event:
+		l.publish(m)
+	case *decoder.Commit:
+		l.tx.End(m.EndLSN) // Invariant 2
+		l.tx = nil
+		k.transactions.Add(1)
+		if l.events > 0 {
+			now := time.Now()
+			k.lastEvent.Store(now.UnixNano())
+			l.relay.histograms.commitToReceive.Observe(max(0, now.Sub(m.CommitTime).Seconds()))
+			l.relay.histograms.transactionSize.Observe(float64(l.events))
+		}
+	case *decoder.Skipped:
+		l.skip(m)
+	case *decoder.LogicalMessage:
+		k.messages.Add(1)
+		if !m.Transactional {
+			l.tracker.Idle(m.LSN)
+		}
+	}
+	return nil
+}
+
+// publish hands an event to the sink, counted first (Invariant 1).
+func (l *line) publish(ev *decoder.Event) {
+	k := &l.relay.counters
+	if ev.Row.Relation != l.relation {
+		l.relation = ev.Row.Relation
+		t := l.relay.config.Table
+		l.ours = l.relation.Namespace == t.Schema && l.relation.Name == t.Name
+	}
+	if !l.ours {
+		k.other.Add(1)
+		return
+	}
+	l.events++
+	l.tx.Add(ev.Size)
+	l.relay.sink.Publish(ev, l.tx)
+	k.events.Add(1)
+}
+
+func (l *line) skip(m *decoder.Skipped) {
+	k := &l.relay.counters
+	switch m.Kind {
+	case 'U':
+		k.updates.Add(1)
+	case 'D':
+		k.deletes.Add(1)
+	default:
+		k.truncates.Add(1)
+	}
+}
+
+// keepUp reports what is due: the confirmed position when it has moved, an
+// answer when the server asked, a sign of life every statusInterval at least
+// (Invariant 4). reading tells whether frames are being read, for otherwise
+// silence proves nothing.
+func (l *line) keepUp(now time.Time, reading bool) error {
+	k := &l.relay.counters
+	s := l.stream
+	confirmed := l.tracker.Confirmed()
+	if events, _ := l.relay.window.InFlight(); events == 0 || confirmed != l.confirmed {
+		l.confirmed = confirmed
+		k.confirmed.Store(uint64(confirmed))
+		k.lastProgress.Store(now.UnixNano())
+	}
+	since := now.Sub(s.lastSent)
+	if since < statusInterval && (since < reportInterval || !l.wantReply && confirmed <= s.reported) {
+		return nil
+	}
+	ask := reading && now.Sub(s.lastAsk) >= statusInterval
+	if !reading {
+		s.asked = 0
+	}
+	if ask && s.asked >= 2 {
+		l.watch.silent() // two intervals without a word
+	}
+	l.wantReply = false
+	if err := s.report(now, confirmed, ask); err != nil {
+		return err
+	}
+	k.reported.Store(uint64(s.reported))
+	k.statusUpdates.Add(1)
+	return nil
+}
+
+// wake returns when the line has to look up from reading.
+func (l *line) wake(now time.Time) time.Time {
+	events, _ := l.relay.window.InFlight()
+	if events > 0 || l.wantReply || l.tracker.Confirmed() > l.stream.reported {
+		return now.Add(reportInterval)
+	}
+	return l.stream.lastSent.Add(statusInterval)
+}
+
+// waitForRoom does not read, so that the walsender waits too; reports go on.
+func (l *line) waitForRoom(stop <-chan struct{}, now time.Time) error {
+	timer := time.NewTimer(reportInterval)
+	defer timer.Stop()
+	select {
+	case <-l.relay.window.Changed():
+	case <-timer.C:
+	case <-stop:
+	}
+	after := time.Now()
+	l.relay.counters.backpressure.Add(int64(after.Sub(now)))
+	return l.keepUp(after, false)
+}
+
+// drain ends the session in order: it reads on to the end of the open
+// transaction, waits for the acknowledgements, and reports the last position.
+func (l *line) drain(now time.Time) error {
+	l.relay.setState(Draining, "")
+	deadline := now.Add(l.relay.config.DrainTimeout)
+	expired := func() bool { return !now.Before(deadline) }
+	for l.tx != nil && !expired() {
+		if err := l.trouble(); err != nil {
+			return err
+		}
+		if err := l.keepUp(now, true); err != nil {
+			return err
+		}
+		if err := l.step(nil, now); err != nil {
+			return err
+		}
+		now = time.Now()
+	}
+	if err := l.settle(deadline); err != nil {
+		return err
+	}
+	if events, _ := l.relay.window.InFlight(); events > 0 {
+		l.relay.config.Log.Warn("outbox.drain_incomplete", "in_flight", events, "after", l.relay.config.DrainTimeout.String(),
+			"hint", "these events are sent again by the next run")
+	}
+	return l.stream.bye(l.tracker.Confirmed())
+}
+
+// settle waits until nothing is in flight, without reading.
+func (l *line) settle(deadline time.Time) error {
+	for now := time.Now(); now.Before(deadline); now = time.Now() {
+		if events, _ := l.relay.window.InFlight(); events == 0 {
+			return nil
+		}
+		if err := l.waitForRoom(nil, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveUp ends a session that cannot go on. What is still on its way to the
+// broker gets a moment when the relay is about to stop for good, so that the
+// next run repeats no more than it must.
+func (l *line) giveUp(cause error) {
+	if fault.KindOf(cause) == fault.Poison {
+		if err := l.settle(time.Now().Add(l.relay.config.DrainTimeout)); err != nil {
+			return
+		}
+	}
+	if err := l.stream.bye(l.tracker.Confirmed()); err != nil {
+		l.relay.config.Log.Debug("outbox.last_report_failed", "error", err.Error())
+	}
+}

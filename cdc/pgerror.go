@@ -1,0 +1,125 @@
+package cdc
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// SQLSTATEs that decide what happens next:
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+const (
+	codeInvalidPassword        = "28P01"
+	codeInvalidAuthorization   = "28000"
+	codeNoSuchDatabase         = "3D000"
+	codeInsufficientPrivilege  = "42501"
+	codeDuplicateObject        = "42710"
+	codeUndefinedObject        = "42704"
+	codeUndefinedTable         = "42P01"
+	codeObjectInUse            = "55006"
+	codeNotInPrerequisiteState = "55000"
+	codeAdminShutdown          = "57P01"
+	codeCrashShutdown          = "57P02"
+	codeCannotConnectNow       = "57P03"
+)
+
+// pgCode returns the SQLSTATE of err, or "" when it is not the server's.
+func pgCode(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// postgresError sorts an error of the Postgres side. Kind Unreachable is
+// trouble that passes by itself and is retried; every other kind is an answer
+// that only a change on the operator's side alters.
+func postgresError(op string, err error) error {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err
+	}
+	flat := oneLine{err}
+	switch code := pgCode(err); {
+	case code == codeInvalidPassword:
+		return fault.New(fault.Usage, op, flat, "check the user and the password in postgres.url (or the file named by postgres.url_file)")
+	case code == codeInvalidAuthorization:
+		return fault.New(fault.Usage, op, flat,
+			"check the user and sslmode in postgres.url and pg_hba.conf: a replication connection needs a line for the database itself (the keyword \"replication\" matches physical replication only)")
+	case code == codeNoSuchDatabase:
+		return fault.New(fault.Usage, op, flat, "check the database name in postgres.url")
+	case code == codeInsufficientPrivilege && strings.Contains(op, "replication"):
+		return fault.New(fault.Unexpected, op, flat,
+			"the role needs REPLICATION: ALTER ROLE <role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication)")
+	case code == codeInsufficientPrivilege:
+		return fault.New(fault.Unexpected, op, flat, "have the table's owner run `outbox-cdc init`, or the SQL that `outbox-cdc init --print-sql` prints")
+	case code != "":
+		if passing(code) {
+			return fault.New(fault.Unreachable, op, flat, "")
+		}
+		return fault.New(fault.Unexpected, op, flat, "")
+	}
+	if hint := tlsRefusal(err); hint != "" {
+		return fault.New(fault.Usage, op, flat, hint)
+	}
+	return fault.New(fault.Unreachable, op, flat, "check that postgres.url names the right host and port and that the server accepts connections")
+}
+
+// passing tells whether a SQLSTATE stands for trouble that ends by itself:
+// connection exceptions, resources exhausted, an operator's intervention
+// (shutdown, start-up), a serialization failure, an I/O error.
+func passing(code string) bool {
+	switch code[:2] {
+	case "08", "40", "53", "57", "58":
+		return true
+	}
+	return code == codeObjectInUse
+}
+
+// tlsRefusal returns the hint for a TLS handshake that will fail again the same way.
+func tlsRefusal(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "the server's certificate is signed by an authority that is not trusted: set sslrootcert in postgres.url"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "the server's certificate is for another name: connect by that name, or use sslmode=verify-ca"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "the server's certificate could not be verified: check its validity and sslrootcert in postgres.url"
+	}
+	if strings.Contains(err.Error(), "server refused TLS connection") {
+		return "the server does not offer TLS: enable ssl there, or choose another sslmode in postgres.url"
+	}
+	return ""
+}
+
+// badURL says that the connection string cannot be used. The string itself and
+// the parser's words about it are left out: they may hold the password.
+func badURL(err error) error {
+	cause := errors.New("the connection string cannot be parsed")
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		cause = path
+	}
+	return fault.New(fault.Usage, "read postgres.url", cause,
+		"expected a form such as postgres://relay:secret@db:5432/app?sslmode=verify-full; special characters in a password are percent-encoded")
+}
+
+// oneLine flattens the message of an error that lists several attempts.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }
+
+// stopping tells whether err is the server saying that it shuts down, or has.
+func stopping(err error) bool {
+	switch pgCode(err) {
+	case codeAdminShutdown, codeCrashShutdown, codeCannotConnectNow:
+		return true
+	}
+	return false
+}

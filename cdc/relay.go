@@ -1,0 +1,250 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outbox-cdc/outbox-cdc/checkpoint"
+	"github.com/outbox-cdc/outbox-cdc/decoder"
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+const (
+	// standbyInterval is how often a standby looks whether the slot is free.
+	standbyInterval = time.Second
+	// nagInterval is how often trouble that goes on is said again.
+	nagInterval = 10 * time.Second
+)
+
+// Relay carries committed outbox rows to a sink. Use New; Run once.
+type Relay struct {
+	config     Config
+	sink       Sink
+	window     *checkpoint.Window // one for all sessions (Invariant 7)
+	counters   counters
+	histograms histograms
+
+	reached bool      // Postgres has answered once
+	nag     string    // trouble that was last logged,
+	nagged  time.Time // and when
+}
+
+// New returns a relay that is ready to Run, or what is wrong with c.
+func New(c Config, s Sink) (*Relay, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{
+		config: c, sink: s,
+		window:     checkpoint.NewWindow(c.InFlightEvents, c.InFlightBytes),
+		histograms: newHistograms(),
+	}
+	r.counters.setState(Starting, "", time.Now())
+	return r, nil
+}
+
+// Run streams until ctx ends, then drains and returns nil. Trouble with either
+// side is retried for as long as it takes. It returns an error, most often a
+// *fault.Error with a hint, for what only the operator can mend: a lost slot,
+// an event that cannot be published, a configuration that the server refuses.
+func (r *Relay) Run(ctx context.Context) error {
+	defer r.setState(Stopped, "")
+	started := time.Now()
+	var b backoff
+	for first := true; ; first = false {
+		if !first {
+			r.sink.Reset()
+		}
+		begun := time.Now()
+		err := r.session(ctx, started)
+		switch {
+		case err == nil:
+			return nil
+		case !r.retry(err):
+			return err
+		case ctx.Err() != nil:
+			if !errors.Is(err, context.Canceled) {
+				r.config.Log.Warn("outbox.stopped_with_trouble", "error", err.Error(), "hint", "what was not acknowledged is sent again by the next run")
+			}
+			return nil
+		}
+		if t := r.config.StartupTimeout; t > 0 && !r.reached && time.Since(started) >= t {
+			return fault.New(fault.Unreachable, "reach postgres", fmt.Errorf("gave up after %v: %w", t, err), fault.HintOf(err))
+		}
+		if time.Since(begun) > maxBackoff {
+			b.reset()
+		}
+		r.counters.reconnects.Add(1)
+		r.complain(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(b.wait()):
+		}
+	}
+}
+
+// retry tells whether the line starts again after err. A sink's error has no
+// kind unless it is final. A refusal when connecting is final only before the
+// first success: later on it may be a password that is being rotated, or a
+// failover under way.
+func (r *Relay) retry(err error) bool {
+	f, known := errors.AsType[*fault.Error](err)
+	if !known || f.Kind == fault.Unreachable {
+		return true
+	}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	return connecting && r.reached
+}
+
+// complain says what is wrong, once a moment.
+func (r *Relay) complain(err error) {
+	state := Reconnecting
+	if !r.reached {
+		state = Starting
+	}
+	r.counters.setState(state, err.Error(), time.Now())
+	if err.Error() == r.nag && time.Since(r.nagged) < nagInterval {
+		return
+	}
+	r.nag, r.nagged = err.Error(), time.Now()
+	args := []any{"error", err.Error()}
+	if hint := fault.HintOf(err); hint != "" {
+		args = append(args, "hint", hint)
+	}
+	r.config.Log.Warn("outbox."+string(state), args...)
+}
+
+// session connects, sets up, waits for the slot and runs the line once.
+func (r *Relay) session(ctx context.Context, started time.Time) error {
+	conn, err := r.connect(ctx, started)
+	if err != nil {
+		return err
+	}
+	l, err := r.prepare(ctx, conn)
+	if err != nil {
+		closeSQL(conn)
+		return err
+	}
+	defer l.stream.close()
+	watching, stop := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { l.watch.run(watching, conn) })
+	defer watcher.Wait()
+	defer stop()
+
+	r.nag = ""
+	r.setState(Streaming, "", "slot", r.config.Slot, "lsn", l.tracker.Confirmed().String(), "timeline", l.stream.timeline)
+	err = l.run(ctx)
+	if err != nil {
+		l.giveUp(err)
+	}
+	return err
+}
+
+// connect opens the plain connection, for no longer than the startup timeout allows.
+func (r *Relay) connect(ctx context.Context, started time.Time) (*pgx.Conn, error) {
+	if t := r.config.StartupTimeout; t > 0 && !r.reached {
+		limited, cancel := context.WithDeadline(ctx, started.Add(t))
+		defer cancel()
+		return connectSQL(limited, r.config.URL)
+	}
+	return connectSQL(ctx, r.config.URL)
+}
+
+// prepare sets up what is missing, and opens the line.
+func (r *Relay) prepare(ctx context.Context, conn *pgx.Conn) (*line, error) {
+	_, report, err := setUp(ctx, conn, r.config, false)
+	if err != nil {
+		return nil, err
+	}
+	r.reached = true
+	r.announce(report)
+	return r.open(ctx, conn)
+}
+
+// open waits until the slot is free, and starts the stream where it stands.
+func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
+	for {
+		slot, err := readSlot(ctx, conn, r.config.Slot)
+		switch {
+		case err != nil:
+			return nil, err
+		case slot == nil: // dropped just now: set-up will say what that means
+			return nil, fault.New(fault.Unreachable, "open slot", fmt.Errorf("slot %q disappeared", r.config.Slot), "")
+		case slot.Active:
+			if err := r.standBy(ctx, conn, slot.ActivePID); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		// Invariant 8: all of it is new, from the server's own position.
+		stream, err := openStream(ctx, r.config, slot.ConfirmedLSN)
+		if pgCode(err) == codeObjectInUse {
+			continue // somebody was quicker
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.counters.timeline.Store(stream.timeline)
+		return &line{
+			relay: r, stream: stream,
+			decoder: decoder.New(stream.timeline),
+			tracker: checkpoint.NewTracker(slot.ConfirmedLSN, r.window),
+			watch:   newWatch(r.config, stream),
+		}, nil
+	}
+}
+
+const holderSQL = `
+SELECT coalesce(application_name, ''), coalesce(host(client_addr), 'local'), coalesce(date_trunc('second', backend_start)::text, '')
+  FROM pg_stat_activity WHERE pid = $1`
+
+// standBy waits a moment while another instance holds the slot. It looks at
+// pg_replication_slots, for a START_REPLICATION that fails fills the server's log.
+func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
+	if r.Stats().State != Standby {
+		var application, address, since string
+		holder := fmt.Sprintf("pid %d holds the slot", pid)
+		if err := conn.QueryRow(ctx, holderSQL, pid).Scan(&application, &address, &since); err == nil {
+			holder = fmt.Sprintf("pid %d (%s from %s, since %s) holds the slot", pid, application, address, since)
+		}
+		r.setState(Standby, holder, "slot", r.config.Slot, "held_by", holder)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(standbyInterval):
+		return nil
+	}
+}
+
+// announce says what a first start created, and what it does not send.
+func (r *Relay) announce(report InitReport) {
+	if len(report.Created) == 0 {
+		return
+	}
+	args := []any{"created", report.Created}
+	switch {
+	case report.Rows > 0:
+		args = append(args, "rows_not_sent", report.Rows,
+			"hint", "rows committed before the slot existed are not streamed: `outbox-cdc recover` sends them from the table")
+	case report.Rows < 0:
+		args = append(args, "hint", "rows committed before the slot existed, if any, are not streamed: `outbox-cdc recover` sends them from the table")
+	}
+	r.config.Log.Info("outbox.first_start", args...)
+}
+
+// setState records the state, and logs it when it is a new one.
+func (r *Relay) setState(s State, reason string, args ...any) {
+	if r.counters.setState(s, reason, time.Now()) {
+		r.config.Log.Info("outbox."+string(s), args...)
+	}
+}

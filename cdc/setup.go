@@ -1,0 +1,251 @@
+package cdc
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// schemaSQL creates the default outbox table.
+//
+//go:embed schema.sql
+var schemaSQL string
+
+// InitReport says what Init found and did.
+type InitReport struct {
+	Created  []string // such as "publication outbox_cdc"
+	Existing []string
+	// Rows that were in the table before the slot existed and are not sent by
+	// Run; -1 when the role may not read the table.
+	Rows int64
+}
+
+// Init creates what is missing of the default table, publication and slot, in
+// that order. It is idempotent. It fails where creating a slot would hide a gap.
+func Init(ctx context.Context, c Config) (InitReport, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return InitReport{}, err
+	}
+	conn, err := connectSQL(ctx, c.URL)
+	if err != nil {
+		return InitReport{}, err
+	}
+	defer closeSQL(conn)
+	_, report, err := setUp(ctx, conn, c, true)
+	return report, err
+}
+
+// InitSQL returns the SQL that Init would run on an empty database, for an
+// owner or a DBA to run, with the grants that the relay's role needs.
+func InitSQL(c Config) (string, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString("-- Run in the application's database, as the owner of the table.\n\n")
+	if c.Table == defaultTable {
+		b.WriteString(schemaSQL + "\n")
+	}
+	fmt.Fprintf(&b, "-- The relay's role needs REPLICATION and CONNECT, and no right on any table:\n"+
+		"--   CREATE ROLE outbox_cdc LOGIN REPLICATION PASSWORD '…';\n"+
+		"-- (on managed Postgres grant its replication role instead, such as rds_replication)\n\n")
+	fmt.Fprintf(&b, "%s;\n%s;\n\n", createPublicationSQL(c), commentSQL(c, creating))
+	fmt.Fprintf(&b, "-- The slot comes last: a publication must exist where decoding begins.\n"+
+		"-- Before PostgreSQL 17 leave out the last argument.\n"+
+		"SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true);\n%s;\n",
+		literal(c.Slot), commentSQL(c, ready))
+	return b.String(), nil
+}
+
+func createPublicationSQL(c Config) string {
+	return fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true)",
+		ident(c.Publication), c.Table.quoted())
+}
+
+func commentSQL(c Config, m mark) string {
+	return fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(c.Publication), literal(markPrefix+string(m)))
+}
+
+// setUp brings publication and slot to where streaming can begin, and returns
+// the catalog as it is then. init tells that the operator asked for it: what
+// is missing is created though it may not look like a first start.
+func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (catalog, InitReport, error) {
+	var report InitReport
+	// Each pass reads afresh, for another instance may be at the same work;
+	// a first start takes three.
+	for range 8 {
+		cat, err := readCatalog(ctx, conn, c)
+		if err != nil {
+			return cat, report, err
+		}
+		if err := cat.checkServer(); err != nil {
+			return cat, report, err
+		}
+		if cat.table == nil && init && c.Table == defaultTable {
+			if err := exec(ctx, conn, "create table", schemaSQL); err != nil {
+				return cat, report, err
+			}
+			report.Created = append(report.Created, "table "+c.Table.String())
+			continue
+		}
+		next, err := cat.nextStep(c, init)
+		if err != nil {
+			return cat, report, err
+		}
+		if err := cat.checkTable(c); err != nil {
+			return cat, report, err
+		}
+		if next == proceed {
+			report.Existing = existing(c, report.Created)
+			return cat, report, rememberReady(ctx, conn, c, cat.publication)
+		}
+		if c.NoInit && !init {
+			return cat, report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
+				"run `outbox-cdc init`, or start without --no-init")
+		}
+		if err := create(ctx, conn, c, next, cat, &report); err != nil {
+			return cat, report, err
+		}
+	}
+	return catalog{}, report, fault.New(fault.Unreachable, "set up",
+		fmt.Errorf("publication %q and slot %q keep changing: is something else creating and dropping them?", c.Publication, c.Slot), "")
+}
+
+// create does one step of a first start.
+func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalog, report *InitReport) error {
+	if next == createAll {
+		err := exec(ctx, conn, "create publication", createPublicationSQL(c)+";"+commentSQL(c, creating))
+		if pgCode(err) == codeDuplicateObject {
+			return nil
+		}
+		if err == nil {
+			report.Created = append(report.Created, "publication "+c.Publication)
+		}
+		return err
+	}
+	if readMark(cat.publication.Comment) != creating {
+		if err := setMark(ctx, conn, c, creating); err != nil {
+			return err
+		}
+	}
+	if err := createReplicationSlot(ctx, conn, c, cat.server.Version); err != nil {
+		if pgCode(err) == codeDuplicateObject {
+			return nil
+		}
+		return err
+	}
+	report.Created = append(report.Created, "slot "+c.Slot)
+	report.Rows = countRows(ctx, conn, c)
+	return nil
+}
+
+// rememberReady marks a publication whose slot is there, where we may: the
+// comment of a publication that a DBA made and described is left alone.
+func rememberReady(ctx context.Context, conn *pgx.Conn, c Config, p *publication) error {
+	if readMark(p.Comment) == ready || !p.Owned || p.Comment != "" && readMark(p.Comment) == unmarked {
+		return nil
+	}
+	return setMark(ctx, conn, c, ready)
+}
+
+func setMark(ctx context.Context, conn *pgx.Conn, c Config, m mark) error {
+	return exec(ctx, conn, "comment on publication", commentSQL(c, m))
+}
+
+// createReplicationSlot creates the slot. The server waits for all running
+// transactions first; who they are is logged, since nothing else shows it.
+func createReplicationSlot(ctx context.Context, conn *pgx.Conn, c Config, version int) error {
+	args := ""
+	if version >= 170000 {
+		args = ", false, false, true" // temporary, twophase, failover
+	}
+	watched, stop := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { reportBlockers(watched, c, conn.PgConn().PID()) })
+	err := exec(ctx, conn, "create slot", fmt.Sprintf("SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s)", literal(c.Slot), args))
+	stop()
+	watcher.Wait()
+	if pgCode(err) == codeInsufficientPrivilege {
+		return fault.New(fault.Unexpected, "create slot", err,
+			"the role needs REPLICATION: ALTER ROLE <role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication)")
+	}
+	return err
+}
+
+const (
+	blockersAfter = 2 * time.Second
+	blockersEvery = 10 * time.Second
+)
+
+const blockersSQL = `
+SELECT coalesce(string_agg(who, ', '), '')
+  FROM (SELECT format('pid %s (%s, for %s)', pid, coalesce(nullif(application_name, ''), usename, '?'),
+                      date_trunc('second', now() - xact_start)) AS who
+          FROM pg_stat_activity
+         WHERE backend_xid IS NOT NULL AND pid <> $1
+         UNION ALL
+        SELECT format('prepared transaction %L (for %s)', gid, date_trunc('second', now() - prepared))
+          FROM pg_prepared_xacts) AS blockers`
+
+// reportBlockers names, until ctx ends, the transactions that slot creation by pid waits for.
+func reportBlockers(ctx context.Context, c Config, pid uint32) {
+	wait := time.NewTimer(blockersAfter)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		conn, err := connectSQL(ctx, c.URL)
+		if err != nil {
+			return // the creation itself will report what is wrong
+		}
+		var blockers string
+		err = conn.QueryRow(ctx, blockersSQL, int64(pid)).Scan(&blockers)
+		closeSQL(conn)
+		if err == nil && blockers != "" {
+			c.Log.Warn("outbox.slot_creation_waits", "slot", c.Slot, "blocked_by", blockers,
+				"hint", "slot creation waits for transactions that are older than it: end them, SELECT pg_terminate_backend(pid), or ROLLBACK PREPARED")
+		}
+		wait.Reset(blockersEvery)
+	}
+}
+
+// countRows returns how many rows the table holds, or -1 when it may not be read.
+func countRows(ctx context.Context, conn *pgx.Conn, c Config) int64 {
+	var n int64
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+c.Table.quoted()).Scan(&n); err != nil {
+		return -1
+	}
+	return n
+}
+
+// existing lists what was there already, given what was created.
+func existing(c Config, created []string) []string {
+	var there []string
+	for _, thing := range []string{"table " + c.Table.String(), "publication " + c.Publication, "slot " + c.Slot} {
+		if !slices.Contains(created, thing) {
+			there = append(there, thing)
+		}
+	}
+	return there
+}
+
+func exec(ctx context.Context, conn *pgx.Conn, op, sql string) error {
+	// The simple protocol, for some of these are several statements.
+	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return postgresError(op, err)
+	}
+	return nil
+}

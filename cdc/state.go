@@ -1,0 +1,177 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// mark is what the publication's comment remembers for the time when the slot
+// is missing: without it, a first start and a lost slot look the same.
+type mark string
+
+const (
+	unmarked   mark = ""           // somebody else made the publication
+	creating   mark = "creating"   // written before the slot is created
+	ready      mark = "ready"      // written after it
+	recovering mark = "recovering" // a new slot is there, but not yet every row that the lost one held
+)
+
+const markPrefix = "outbox-cdc: "
+
+// readMark finds the mark in a publication's comment.
+func readMark(comment string) mark {
+	word, ok := strings.CutPrefix(comment, markPrefix)
+	if !ok {
+		return unmarked
+	}
+	switch m := mark(strings.Fields(word + " -")[0]); m {
+	case creating, ready, recovering:
+		return m
+	}
+	return unmarked
+}
+
+// step is what set-up has to do next.
+type step int
+
+const (
+	proceed    step = iota // slot and publication are there
+	createAll              // neither is: a first start
+	createSlot             // the publication is there: an interrupted first start, or init
+)
+
+// nextStep decides by what is there. init is for the init command, which may
+// also complete what a DBA began. It fails when going on would lose events.
+func (cat catalog) nextStep(c Config, init bool) (step, error) {
+	if err := cat.usableSlot(c); err != nil {
+		return proceed, err
+	}
+	switch p := cat.publication; {
+	case cat.slot != nil && p == nil:
+		return proceed, missingPublication(c)
+	case cat.slot != nil && readMark(p.Comment) == recovering:
+		return proceed, fault.New(fault.SlotLost, "open slot",
+			fmt.Errorf("a recovery of slot %q was begun and not finished; streaming on would skip the rows that it has still to send", c.Slot),
+			"run `outbox-cdc recover` again")
+	case cat.slot != nil:
+		return proceed, cat.usablePublication(c)
+	case p == nil:
+		return createAll, nil
+	case init && readMark(p.Comment) == unmarked, readMark(p.Comment) == creating:
+		return createSlot, cat.usablePublication(c)
+	case readMark(p.Comment) == unmarked:
+		return proceed, fault.New(fault.SlotLost, "open slot",
+			fmt.Errorf("slot %q does not exist, and publication %q was not made by outbox-cdc, so whether the slot was lost is not known", c.Slot, c.Publication),
+			"if there never was a slot, have the publication's owner run `outbox-cdc init`; if there was one, what was committed since it was lost must be sent from the table: `outbox-cdc recover`")
+	default:
+		return proceed, lostSlot(c, fmt.Errorf("slot %q does not exist, though publication %q says that it was created", c.Slot, c.Publication))
+	}
+}
+
+// usableSlot tells whether the slot, if there is one, is ours to stream from.
+func (cat catalog) usableSlot(c Config) error {
+	s := cat.slot
+	switch {
+	case s == nil:
+		return nil
+	case s.Type == "logical" && s.Database != cat.server.Database:
+		return fault.New(fault.SlotLost, "open slot",
+			fmt.Errorf("slot %q belongs to database %q; slot names are the cluster's, and this is database %q", c.Slot, s.Database, cat.server.Database),
+			fmt.Sprintf("choose another name, such as postgres.slot: %s", suggestSlot(c.Slot, cat.server.Database)))
+	case s.Type != "logical" || s.Plugin != "pgoutput":
+		return fault.New(fault.SlotLost, "open slot",
+			fmt.Errorf("slot %q is a %s slot with plugin %q, not a logical one with pgoutput", c.Slot, s.Type, s.Plugin),
+			"it belongs to something else: choose another name for postgres.slot")
+	case s.Invalidation != "" || s.WALStatus == "lost":
+		reason := s.Invalidation
+		if reason == "" {
+			reason = "wal_removed"
+		}
+		return lostSlot(c, fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason))
+	}
+	return nil
+}
+
+// usablePublication tells whether the publication sends what is inserted into our table.
+func (cat catalog) usablePublication(c Config) error {
+	p := cat.publication
+	switch {
+	case !p.Covers:
+		hint := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: `outbox-cdc recover` sends them from the table",
+			ident(c.Publication), c.Table.quoted())
+		if cat.table != nil && cat.table.Kind == "p" {
+			hint = fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true), and ADD TABLE %s if it is not in it",
+				ident(c.Publication), c.Table.quoted())
+		}
+		return fault.New(fault.SlotLost, "check publication",
+			fmt.Errorf("publication %q does not publish table %s (it was dropped and created again, or never added)", c.Publication, c.Table), hint)
+	case !p.Insert:
+		return fault.New(fault.SlotLost, "check publication", fmt.Errorf("publication %q does not publish inserts", c.Publication),
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", ident(c.Publication)))
+	}
+	return nil
+}
+
+func lostSlot(c Config, cause error) error {
+	return fault.New(fault.SlotLost, "open slot", cause,
+		"what was committed since it was lost is no longer in the WAL and must be sent from the table: run `outbox-cdc recover`")
+}
+
+func missingPublication(c Config) error {
+	return fault.New(fault.SlotLost, "check publication",
+		fmt.Errorf("slot %q exists and publication %q does not: what was committed while it was missing cannot be streamed", c.Slot, c.Publication),
+		"a publication created now does not cover the WAL before it: check postgres.publication for a wrong name, or run `outbox-cdc recover`")
+}
+
+// suggestSlot makes a slot name of its own for a database.
+func suggestSlot(slot, database string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(database))
+	name := slot + "_" + clean
+	return name[:min(len(name), 63)]
+}
+
+// checkTable tells whether the table is there and can be streamed with the mapping.
+func (cat catalog) checkTable(c Config) error {
+	switch t := cat.table; {
+	case t == nil:
+		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s does not exist in database %q", c.Table, cat.server.Database),
+			"check table.name, or run `outbox-cdc init`, which creates the default outbox table")
+	case t.Kind != "r" && t.Kind != "p":
+		return fault.New(fault.Usage, "check table", fmt.Errorf("%s is not a table", c.Table), "set table.name to the outbox table")
+	case t.Persistence != "p":
+		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s is unlogged or temporary: its rows never reach the WAL", c.Table),
+			fmt.Sprintf("ALTER TABLE %s SET LOGGED", c.Table.quoted()))
+	}
+	missing := cat.table.missing(c.Columns)
+	if len(missing) == 0 {
+		return nil
+	}
+	return fault.New(fault.Usage, "check table",
+		fmt.Errorf("table %s lacks the columns %s; it has %s", c.Table, strings.Join(missing, ", "), strings.Join(cat.table.Columns, ", ")),
+		"map them under table.columns, or add them to the table")
+}
+
+// checkServer tells whether the server can decode its WAL at all.
+func (cat catalog) checkServer() error {
+	s := cat.server
+	switch {
+	case s.Version < 140000:
+		return fault.New(fault.Unexpected, "check server", fmt.Errorf("server version %d.%d is too old", s.Version/10000, s.Version%10000),
+			"outbox-cdc needs PostgreSQL 14 or later")
+	case s.InRecovery:
+		return fault.New(fault.Unreachable, "check server", errors.New("the server is a standby"),
+			"name the primary in postgres.url, or all hosts: the one that takes writes is used")
+	case s.WALLevel != "logical" && s.Version < 190000: // 19 raises it by itself when the first logical slot is created
+		return fault.New(fault.Unexpected, "check server", fmt.Errorf("wal_level is %q", s.WALLevel),
+			"ALTER SYSTEM SET wal_level = 'logical', then restart the server (on managed Postgres: its logical replication parameter)")
+	}
+	return nil
+}

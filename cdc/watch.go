@@ -1,0 +1,182 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+const (
+	watchInterval = 10 * time.Second
+	queryTimeout  = 5 * time.Second
+	// letGoAfter is how long the line may go on once the server is stopping: a
+	// fast shutdown waits for every walsender's flush position.
+	letGoAfter = 5 * time.Second
+)
+
+// errServerStopping ends a line that would hold up the server's shutdown.
+var errServerStopping = fault.New(fault.Unreachable, "stream", errors.New("the server is shutting down"), "")
+
+// watch looks at the server over a plain connection while the line streams.
+// That connection hears of a shutdown at once, which a line that does not read
+// would not; and it sees what the stream cannot show: a publication that no
+// longer covers the table looks like an idle outbox.
+type watch struct {
+	config    Config
+	walsender uint32 // its pid
+	// interrupt wakes the line to look at err.
+	interrupt func()
+	suspect   chan struct{} // the line has not heard from the server
+
+	mu  sync.Mutex
+	err error
+}
+
+// newWatch returns a watch; run does the work.
+func newWatch(c Config, s *stream) *watch {
+	return &watch{config: c, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan struct{}, 1)}
+}
+
+// Err returns why the line has to end, or nil.
+func (w *watch) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// found ends the line.
+func (w *watch) found(err error) {
+	w.mu.Lock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.mu.Unlock()
+	w.interrupt()
+}
+
+// silent asks for a look at the walsender, now. It never blocks.
+func (w *watch) silent() {
+	select {
+	case w.suspect <- struct{}{}:
+	default:
+	}
+}
+
+// run watches until ctx ends. It takes over conn, and connects again when it is lost.
+func (w *watch) run(ctx context.Context, conn *pgx.Conn) {
+	for ctx.Err() == nil {
+		suspected, err := w.listen(ctx, conn)
+		if err == nil {
+			err = w.look(ctx, conn)
+		}
+		switch {
+		case ctx.Err() != nil:
+		case stopping(err):
+			w.letGo(ctx)
+		case err != nil:
+			closeSQL(conn)
+			if conn, err = w.reconnect(ctx, suspected); err != nil {
+				if ctx.Err() == nil {
+					w.found(err)
+				}
+				return
+			}
+		}
+	}
+	closeSQL(conn)
+}
+
+// listen waits for the next look, or for the server to end the connection.
+func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (suspected bool, err error) {
+	waiting, cancel := context.WithTimeout(ctx, watchInterval)
+	defer cancel()
+	done := make(chan bool, 1)
+	go func() {
+		select {
+		case <-w.suspect:
+			done <- true
+			cancel()
+		case <-waiting.Done():
+			done <- false
+		}
+	}()
+	_, err = conn.WaitForNotification(waiting)
+	cancel()
+	suspected = <-done
+	if waiting.Err() != nil && !conn.IsClosed() {
+		err = nil
+	}
+	return suspected, err
+}
+
+const watchSQL = `
+SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3),
+       EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $4 AND active_pid = $5)`
+
+// look checks that the table is still published and that our walsender lives.
+func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	c := w.config
+	var covered, streaming bool
+	err := conn.QueryRow(ctx, watchSQL, c.Publication, c.Table.Schema, c.Table.Name, c.Slot, int64(w.walsender)).Scan(&covered, &streaming)
+	switch {
+	case err != nil:
+		return postgresError("watch the server", err)
+	case !covered:
+		w.found(fault.New(fault.SlotLost, "watch publication",
+			fmt.Errorf("publication %q no longer publishes table %s (dropped, dropped and created again, or taken out)", c.Publication, c.Table),
+			fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: `outbox-cdc recover` sends them from the table",
+				ident(c.Publication), c.Table.quoted())))
+	case !streaming:
+		w.found(fault.New(fault.Unreachable, "watch the server",
+			fmt.Errorf("walsender %d no longer holds slot %q", w.walsender, c.Slot), ""))
+	}
+	return nil
+}
+
+// letGo gives the line a moment to finish by itself, then ends it.
+func (w *watch) letGo(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(letGoAfter):
+		w.found(errServerStopping)
+		<-ctx.Done()
+	}
+}
+
+// reconnect opens the plain connection again. While the line hears from the
+// server it is patient; a line that does not, and a server that cannot be
+// asked, mean that the connection has died.
+func (w *watch) reconnect(ctx context.Context, suspected bool) (*pgx.Conn, error) {
+	var b backoff
+	for {
+		trying, cancel := context.WithTimeout(ctx, queryTimeout)
+		conn, err := connectSQL(trying, w.config.URL)
+		cancel()
+		switch {
+		case err == nil:
+			return conn, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case stopping(err):
+			w.letGo(ctx)
+			return nil, ctx.Err()
+		case suspected:
+			return nil, fault.New(fault.Unreachable, "watch the server", fmt.Errorf("no sign of life on the replication connection, and %w", err), "")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-w.suspect:
+			suspected = true
+		case <-time.After(b.wait()):
+		}
+	}
+}

@@ -1,0 +1,386 @@
+package checkpoint
+
+import (
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pglogrepl"
+)
+
+func newTracker() *Tracker { return NewTracker(100, NewWindow(1<<20, 1<<40)) }
+
+// begin begins a transaction with n events of 10 bytes.
+func begin(t *Tracker, n int) *Tx {
+	x := t.Begin()
+	for range n {
+		x.Add(10)
+	}
+	return x
+}
+
+func wantConfirmed(t *testing.T, tr *Tracker, when string, want pglogrepl.LSN) {
+	t.Helper()
+	if got := tr.Confirmed(); got != want {
+		t.Errorf("%s: confirmed %s, want %s", when, got, want)
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	t.Parallel()
+	tr := newTracker()
+	wantConfirmed(t, tr, "new", 100)
+	a, b := begin(tr, 2), (*Tx)(nil)
+	a.Done(10) // before End
+	a.End(200)
+	b = begin(tr, 1)
+	b.Done(10)
+	b.End(300)
+	wantConfirmed(t, tr, "second complete, first not", 100)
+	a.Done(10)
+	wantConfirmed(t, tr, "both complete", 300)
+	tr.Begin().End(400)
+	wantConfirmed(t, tr, "empty transaction", 400)
+	tr.Idle(350)
+	wantConfirmed(t, tr, "lower keepalive", 400)
+	tr.Idle(500)
+	wantConfirmed(t, tr, "keepalive", 500)
+	if n := tr.Pending(); n != 0 {
+		t.Errorf("pending %d, want 0", n)
+	}
+}
+
+func TestKeepaliveInItsPlace(t *testing.T) {
+	t.Parallel()
+	tr := newTracker()
+	a := begin(tr, 1)
+	tr.Idle(1000) // inside of a transaction
+	a.End(200)
+	tr.Idle(300)
+	wantConfirmed(t, tr, "keepalive behind an unacked event", 100)
+	a.Done(10)
+	wantConfirmed(t, tr, "event acked", 300)
+}
+
+func TestFailureStopsEverythingBehindIt(t *testing.T) {
+	t.Parallel()
+	tr := newTracker()
+	a, cause := begin(tr, 1), errors.New("too large")
+	a.End(200)
+	b := begin(tr, 2)
+	b.End(300)
+	c := begin(tr, 1)
+	c.End(400)
+	tr.Idle(500)
+	b.Fail(10, cause)
+	c.Fail(10, errors.New("later"))
+	if err := tr.Err(); err != cause {
+		t.Errorf("err %v, want the first: %v", err, cause)
+	}
+	b.Done(10)
+	wantConfirmed(t, tr, "first unacked", 100)
+	a.Done(10)
+	wantConfirmed(t, tr, "before the failure", 200)
+	if events, bytes := tr.window.InFlight(); events != 0 || bytes != 0 {
+		t.Errorf("in flight %d, %d, want nothing", events, bytes)
+	}
+	if n := tr.Pending(); n != 3 {
+		t.Errorf("pending %d, want the two failed and the keepalive", n)
+	}
+	d := begin(newTracker(), 1)
+	d.Fail(10, nil)
+	if err := d.tracker.Err(); !errors.Is(err, errNoCause) {
+		t.Errorf("failed without a cause: err %v", err)
+	}
+}
+
+// TestBreaches settles and begins what must not be: an error, and no progress.
+func TestBreaches(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		do   func(tr *Tracker)
+		want error
+	}{
+		{"settled twice while open", func(tr *Tracker) {
+			x := begin(tr, 1)
+			x.Done(10)
+			x.Done(10)
+			x.Add(10)
+			x.End(200)
+		}, errSettledTwice},
+		{"settled twice when complete", func(tr *Tracker) {
+			x := begin(tr, 1)
+			x.End(100)
+			x.Done(10)
+			x.Fail(10, errors.New("and failed"))
+			begin(tr, 0).End(300)
+		}, errSettledTwice},
+		{"settled twice, with another open", func(tr *Tracker) {
+			x := tr.Begin()
+			x.Add(10)
+			x.Add(20)
+			x.End(200)
+			x.Done(10)
+			x.Done(10)
+		}, errBytes},
+		{"more bytes than there are", func(tr *Tracker) {
+			x := begin(tr, 2)
+			x.Done(21)
+			x.Done(10)
+			x.End(200)
+		}, errBytes},
+		{"begun twice", func(tr *Tracker) {
+			x := tr.Begin()
+			tr.Begin().End(300)
+			x.End(200)
+		}, errBegin},
+		{"added after the end", func(tr *Tracker) {
+			x := tr.Begin()
+			x.End(100)
+			x.Add(10)
+			x.Done(10)
+			tr.Idle(300)
+		}, errEnded},
+		{"ended twice", func(tr *Tracker) {
+			x := tr.Begin()
+			x.End(100)
+			x.End(200)
+			tr.Idle(300)
+		}, errEndedTwice},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			tr := newTracker()
+			test.do(tr)
+			if err := tr.Err(); !errors.Is(err, test.want) {
+				t.Errorf("err %v, want %v", err, test.want)
+			}
+			wantConfirmed(t, tr, test.name, 100)
+			if len(tr.window.Changed()) == 0 {
+				t.Error("the line was not woken")
+			}
+			if events, bytes := tr.window.InFlight(); events < 0 || bytes < 0 {
+				t.Errorf("in flight %d, %d", events, bytes)
+			}
+		})
+	}
+}
+
+// TestWindowOutlivesSessions settles an old session's event in a new one.
+func TestWindowOutlivesSessions(t *testing.T) {
+	t.Parallel()
+	w := NewWindow(1, 1000)
+	old := NewTracker(100, w)
+	x := begin(old, 1)
+	x.End(200)
+	now := NewTracker(100, w)
+	y := now.Begin()
+	if !w.Full() {
+		t.Fatal("the old session's event is not counted")
+	}
+	x.Done(10)
+	if w.Full() || len(w.Changed()) != 1 {
+		t.Errorf("full %v, %d tokens, want room and one token", w.Full(), len(w.Changed()))
+	}
+	y.End(150)
+	wantConfirmed(t, now, "the new session", 150)
+	wantConfirmed(t, old, "the old session", 200)
+}
+
+func TestHugeEventPassesAnEmptyWindow(t *testing.T) {
+	t.Parallel()
+	w := NewWindow(0, 0)
+	if w.Full() {
+		t.Fatal("an empty window is full")
+	}
+	x := NewTracker(0, w).Begin()
+	x.Add(1 << 30)
+	if !w.Full() {
+		t.Fatal("not full with a huge event")
+	}
+	x.Done(1 << 30)
+	if w.Full() {
+		t.Fatal("full after it")
+	}
+}
+
+// TestBoundedMemory: Invariant 7, when nothing is acknowledged and the server
+// goes on, and when everything but one event is.
+func TestBoundedMemory(t *testing.T) {
+	t.Parallel()
+	tr := newTracker()
+	stuck := begin(tr, 1)
+	stuck.End(200)
+	for i := range pglogrepl.LSN(1_000_000) {
+		tr.Idle(300 + i)
+		if i%4 == 0 {
+			tr.Begin().End(300 + i)
+		}
+	}
+	if n := tr.Pending(); n > 2 {
+		t.Errorf("pending %d after a million keepalives behind an unacked event, want at most 2", n)
+	}
+	for i := range pglogrepl.LSN(1_000_000) {
+		x := begin(tr, 1)
+		x.End(2_000_000 + i)
+		x.Done(10)
+		if n := tr.Pending(); n > 2 {
+			t.Fatalf("pending %d after %d transactions acked behind an unacked one, want at most 2", n, i)
+		}
+	}
+	wantConfirmed(t, tr, "one stuck", 100)
+	stuck.Done(10)
+	wantConfirmed(t, tr, "all acked", 2_999_999)
+}
+
+// TestFlatHeap acknowledges a million transactions in order, a hundred behind.
+func TestFlatHeap(t *testing.T) {
+	tr := newTracker()
+	var behind [100]*Tx
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for i := range 1_000_000 {
+		if x := behind[i%len(behind)]; x != nil {
+			x.Done(10)
+		}
+		x := begin(tr, 1)
+		x.End(pglogrepl.LSN(1000 + i))
+		behind[i%len(behind)] = x
+	}
+	if after := heap(); after > before+1<<20 {
+		t.Errorf("the heap grew from %d to %d bytes", before, after)
+	}
+	if n := tr.Pending(); n != len(behind) {
+		t.Errorf("pending %d, want %d", n, len(behind))
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	tr := newTracker()
+	lsn := pglogrepl.LSN(1000)
+	if n := testing.AllocsPerRun(1000, func() {
+		x := begin(tr, 100)
+		tr.Idle(lsn)
+		x.End(lsn)
+		tr.Idle(lsn)
+		for range 100 {
+			x.Done(10)
+		}
+		tr.Idle(lsn)
+		lsn++
+	}); n > 2 { // the transaction, and the keepalive behind it while it is unacked
+		t.Errorf("%v allocations for a transaction with 100 events and a keepalive, want at most 2", n)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		x := begin(tr, 100)
+		for range 100 {
+			x.Done(10)
+		}
+		x.End(lsn)
+		lsn++
+	}); n > 1 {
+		t.Errorf("%v allocations for a transaction with 100 events, want at most 1", n)
+	}
+}
+
+// TestConcurrent acknowledges on many goroutines while the line goes on, and
+// watches the position: it never moves back, and never passes a transaction
+// whose acknowledgements have not all been started.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	const transactions, workers = 20_000, 8
+	w := NewWindow(1000, 1<<20) // more than the workers hold back together
+	tr := NewTracker(0, w)
+	type ack struct{ tx *Tx }
+	acks := make(chan ack, 2000)
+	stop := make(chan struct{})
+	var wg, watch sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			held := make([]ack, 0, 64) // settled out of order
+			flush := func() {
+				rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+				for _, a := range held {
+					a.tx.Done(10)
+				}
+				held = held[:0]
+			}
+			for a := range acks {
+				if held = append(held, a); len(held) == cap(held) || len(acks) == 0 {
+					flush()
+				}
+			}
+			flush()
+		})
+	}
+	watch.Go(func() {
+		last := pglogrepl.LSN(0)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if now := tr.Confirmed(); now < last {
+				t.Errorf("the position moved back from %s to %s", last, now)
+				return
+			} else {
+				last = now
+			}
+			if events, bytes := w.InFlight(); events < 0 || bytes < 0 {
+				t.Errorf("in flight: %d events, %d bytes", events, bytes)
+				return
+			}
+			tr.Pending()
+			runtime.Gosched()
+		}
+	})
+	for i := range pglogrepl.LSN(transactions) {
+		x := tr.Begin()
+		for range i % 4 {
+			for w.Full() {
+				<-w.Changed()
+			}
+			x.Add(10)
+			acks <- ack{x}
+		}
+		x.End(10 * (i + 1))
+		tr.Idle(10*(i+1) + 5)
+	}
+	close(acks)
+	wg.Wait()
+	close(stop)
+	watch.Wait()
+	wantConfirmed(t, tr, "all acked", 10*transactions+5)
+	if events, bytes := w.InFlight(); events != 0 || bytes != 0 || tr.Pending() != 0 || tr.Err() != nil {
+		t.Errorf("in flight %d, %d, pending %d, err %v", events, bytes, tr.Pending(), tr.Err())
+	}
+	if len(w.Changed()) != 1 {
+		t.Error("no token when nothing was in flight any more")
+	}
+}
+
+// BenchmarkEvent is one event's way through the tracker.
+func BenchmarkEvent(b *testing.B) {
+	for _, perTx := range []int{1, 100} {
+		b.Run(map[int]string{1: "one per transaction", 100: "hundred per transaction"}[perTx], func(b *testing.B) {
+			b.ReportAllocs()
+			tr := newTracker()
+			for i := 0; i < b.N; i += perTx {
+				x := begin(tr, perTx)
+				x.End(pglogrepl.LSN(1000 + i))
+				for range perTx {
+					x.Done(10)
+				}
+			}
+		})
+	}
+}

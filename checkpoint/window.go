@@ -1,0 +1,70 @@
+package checkpoint
+
+import "sync/atomic"
+
+// Window bounds the events that were given to the sink and are not yet settled.
+// It is shared by the Trackers of successive sessions, because the sink keeps
+// what it holds over a reconnect (Invariant 7). All methods may be called from
+// any goroutine.
+type Window struct {
+	maxEvents, maxBytes int64
+	events, bytes       atomic.Int64
+	changed             chan struct{}
+}
+
+// NewWindow returns a Window that is full from maxEvents events or maxBytes
+// bytes on. Limits below 1 count as 1: an empty window always takes one event,
+// however large it is.
+func NewWindow(maxEvents, maxBytes int) *Window {
+	return &Window{
+		maxEvents: int64(max(maxEvents, 1)),
+		maxBytes:  int64(max(maxBytes, 1)),
+		changed:   make(chan struct{}, 1),
+	}
+}
+
+// Full reports whether a limit is reached. A single event larger than maxBytes
+// goes through an empty window.
+func (w *Window) Full() bool {
+	return w.events.Load() >= w.maxEvents || w.bytes.Load() >= w.maxBytes
+}
+
+// InFlight returns what is unsettled. When events is 0, all of the bytes that
+// they had are settled too.
+func (w *Window) InFlight() (events, bytes int) {
+	events = int(w.events.Load())
+	return events, int(w.bytes.Load())
+}
+
+// Changed returns a channel of capacity 1. A token arrives when Full turned
+// false, when nothing is in flight any more, when an event failed, or when the
+// Tracker's Err is set for another reason. A token says to look again, no more:
+// it may stand for several changes, or for one that is over.
+func (w *Window) Changed() <-chan struct{} { return w.changed }
+
+func (w *Window) add(bytes int) {
+	w.events.Add(1)
+	w.bytes.Add(int64(bytes))
+}
+
+// release gives back what was added. The goroutine that brings a limit's count
+// under it is the one that says so, therefore no crossing is missed when
+// several release at once.
+func (w *Window) release(events, bytes int) {
+	b := w.bytes.Add(-int64(bytes))
+	e := w.events.Add(-int64(events))
+	switch {
+	case e == 0,
+		e < w.maxEvents && e+int64(events) >= w.maxEvents,
+		b < w.maxBytes && b+int64(bytes) >= w.maxBytes:
+		w.notify()
+	}
+}
+
+// notify leaves a token unless one is there.
+func (w *Window) notify() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
