@@ -1,0 +1,373 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+const insertSQL = `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload) VALUES ('order', $1, 'order.placed', $2)`
+
+func configFor(name string) Config {
+	return Config{URL: shared.URLFor(name, "postgres", ""), Slot: name, Columns: []string{"id", "aggregate_id", "payload"}}
+}
+
+// confirmedLSN is what the server has been told.
+func confirmedLSN(t *testing.T, conn *pgx.Conn, slot string) pglogrepl.LSN {
+	t.Helper()
+	s, err := readSlot(t.Context(), conn, slot)
+	if err != nil || s == nil {
+		t.Fatalf("read slot %s: %v, %v", slot, s, err)
+	}
+	return s.ConfirmedLSN
+}
+
+func TestStreamsCommittedRowsOnly(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(false)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	for i := range 10 {
+		mustExec(t, t.Context(), conn, insertSQL, fmt.Sprint(i%3), `{"n":1}`)
+	}
+	mustExec(t, t.Context(), conn, "BEGIN; "+strings.NewReplacer("$1", "'rolled back'", "$2", "'1'").Replace(insertSQL)+"; ROLLBACK")
+	mustExec(t, t.Context(), conn, "UPDATE outbox SET source = 'x'; DELETE FROM outbox")
+	mustExec(t, t.Context(), conn, insertSQL, "last", `1`)
+	got := sink.await(t, 11)
+	for i, rec := range got[:10] {
+		if rec.key != fmt.Sprint(i%3) || rec.payload != `{"n": 1}` {
+			t.Errorf("event %d: key %q, payload %q", i, rec.key, rec.payload)
+		}
+	}
+	if got[10].key != "last" {
+		t.Errorf("got key %q behind the rolled-back and the changed rows", got[10].key)
+	}
+	if err := r.stop(t); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if at := confirmedLSN(t, conn, name); at <= got[10].ev.LSN {
+		t.Errorf("the last report did not reach the server: slot is at %s, the last event was at %s", at, got[10].ev.LSN)
+	}
+	if s := r.Stats(); s.Events != 11 || s.InFlightEvents != 0 || s.State != Stopped {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// Invariant 1: an acknowledged event behind an unacknowledged one confirms nothing.
+func TestConfirmsOnlyTheAcknowledgedPrefix(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(true)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	for i := range 3 {
+		mustExec(t, t.Context(), conn, insertSQL, fmt.Sprint(i), `{}`)
+	}
+	got := sink.await(t, 3)
+	got[1].ack.Done(got[1].ev.Size)
+	got[2].ack.Done(got[2].ev.Size)
+	updates := r.Stats().StatusUpdates
+	eventually(t, "a status update", func() bool { return r.Stats().StatusUpdates > updates })
+	if at := confirmedLSN(t, conn, name); at > got[0].ev.LSN {
+		t.Fatalf("confirmed %s, beyond the unacknowledged transaction at %s", at, got[0].ev.LSN)
+	}
+	got[0].ack.Done(got[0].ev.Size)
+	eventually(t, "all confirmed", func() bool { return confirmedLSN(t, conn, name) > got[2].ev.LSN })
+}
+
+// A sink that fails without poison makes the line start again where the slot stands.
+func TestSinkFailureStartsTheLineAgain(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(true)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	mustExec(t, t.Context(), conn, insertSQL, "b", `{}`)
+	got := sink.await(t, 2)
+	got[1].ack.Done(got[1].ev.Size)
+	got[0].ack.Fail(got[0].ev.Size, fmt.Errorf("producer fenced"))
+	again := sink.await(t, 4)[2:]
+	for i, rec := range again {
+		if rec.id != got[i].id || rec.ev.LSN != got[i].ev.LSN || rec.ev.Seq != got[i].ev.Seq {
+			t.Errorf("event %d came again as %+v, was %+v", i, rec.ev, got[i].ev)
+		}
+		rec.ack.Done(rec.ev.Size)
+	}
+	eventually(t, "all confirmed", func() bool { return confirmedLSN(t, conn, name) > again[1].ev.LSN })
+	if sink.resets == 0 {
+		t.Error("the sink was not reset")
+	}
+}
+
+// Poison stops the relay; what was acknowledged before it is confirmed, and nothing behind.
+func TestPoisonStops(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(true)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	for _, key := range []string{"a", "b", "c"} {
+		mustExec(t, t.Context(), conn, insertSQL, key, `{}`)
+	}
+	got := sink.await(t, 3)
+	got[2].ack.Done(got[2].ev.Size)
+	got[1].ack.Fail(got[1].ev.Size, fault.New(fault.Poison, "publish", fmt.Errorf("too large"), ""))
+	got[0].ack.Done(got[0].ev.Size)
+	if err := r.wait(t); fault.KindOf(err) != fault.Poison {
+		t.Fatalf("Run returned %v", err)
+	}
+	if at := confirmedLSN(t, conn, name); at <= got[0].ev.LSN || at > got[1].ev.LSN {
+		t.Errorf("confirmed %s; want it behind %s and not beyond %s", at, got[0].ev.LSN, got[1].ev.LSN)
+	}
+}
+
+// Invariants 4 and 7: a full window stops the reading and not the reports.
+func TestFullWindow(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(true)
+	c := configFor(name)
+	c.InFlightEvents = 10
+	r := start(t, c, sink)
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload)
+		SELECT 'order', n::text, 'order.placed', '{}' FROM generate_series(1, 1000) n`)
+	sink.await(t, 10)
+	updates := r.Stats().StatusUpdates
+	eventually(t, "two more status updates", func() bool { return r.Stats().StatusUpdates >= updates+2 })
+	if n := len(sink.records()); n != 10 {
+		t.Fatalf("%d events in flight with a window of 10", n)
+	}
+	settled := 0
+	for settled < 1000 {
+		for _, rec := range sink.await(t, settled+1)[settled:] {
+			rec.ack.Done(rec.ev.Size)
+			settled++
+		}
+	}
+	if r.Stats().Backpressure == 0 {
+		t.Error("no backpressure counted")
+	}
+}
+
+// An idle outbox in a busy database: the position follows though nothing is published.
+func TestIdleOutboxFollows(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	r := start(t, configFor(name), newMemory(false))
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, "CREATE TABLE other (t text)")
+	mustExec(t, t.Context(), conn, "INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 100000)") // over 100 MB
+	var end string
+	if err := conn.QueryRow(t.Context(), "SELECT pg_current_wal_flush_lsn()::text").Scan(&end); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	want, err := pglogrepl.ParseLSN(end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the slot follows", func() bool { return confirmedLSN(t, conn, name) >= want })
+	t.Logf("the slot followed over 100 MB of other tables' WAL after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// Two instances: one streams, the other stands by and takes over.
+func TestStandbyTakesOver(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	first, second := newMemory(false), newMemory(false)
+	a := start(t, configFor(name), first)
+	a.await(t, Streaming)
+	b := start(t, configFor(name), second)
+	b.await(t, Standby)
+	if s := b.Stats(); !s.Ready || !strings.Contains(s.Reason, "outbox-cdc") {
+		t.Errorf("standby: ready %v, reason %q", s.Ready, s.Reason)
+	}
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	first.await(t, 1)
+	if err := a.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	mustExec(t, t.Context(), conn, insertSQL, "b", `{}`)
+	if got := second.await(t, 1); got[0].key != "b" || len(got) != 1 {
+		t.Errorf("the second instance got %d events, the first with key %q", len(got), got[0].key)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("taking over took %v", took)
+	}
+}
+
+// A backend that is terminated, and a slot that others advance, are only faults on the way.
+func TestBackendTerminated(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(false)
+	r := start(t, configFor(name), sink)
+	for i := range 5 {
+		r.await(t, Streaming)
+		mustExec(t, t.Context(), conn, insertSQL, fmt.Sprint(i), `{}`)
+		mustExec(t, t.Context(), conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'outbox-cdc'`)
+		reconnects := r.Stats().Reconnects
+		eventually(t, "reconnected", func() bool { return r.Stats().Reconnects > reconnects || r.Stats().State == Streaming })
+	}
+	seen := map[string]bool{}
+	eventually(t, "all five events", func() bool {
+		for _, rec := range sink.records() {
+			seen[rec.key] = true
+		}
+		return len(seen) == 5
+	})
+}
+
+// A table that is dropped and created again is silently no longer published.
+func TestTableRecreated(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(false)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, "DROP TABLE outbox")
+	mustExec(t, t.Context(), conn, schemaSQL)
+	checkFault(t, r.wait(t), fault.SlotLost, "ALTER PUBLICATION")
+	again := start(t, configFor(name), sink)
+	checkFault(t, again.wait(t), fault.SlotLost, "ALTER PUBLICATION")
+}
+
+// A drain reads on to the end of the open transaction, so that a restart repeats nothing.
+func TestRestartUnderLoadRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(false)
+	load, stopLoad := context.WithCancel(t.Context())
+	var writer sync.WaitGroup
+	var written int
+	writer.Go(func() {
+		for load.Err() == nil {
+			if _, err := conn.Exec(context.Background(), `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload)
+				SELECT 'order', n::text, 'order.placed', '{}' FROM generate_series(1, 50) n`); err != nil {
+				t.Error(err)
+				return
+			}
+			written += 50
+		}
+	})
+	first := start(t, configFor(name), sink)
+	first.await(t, Streaming)
+	for range 5 {
+		had := len(sink.records())
+		sink.await(t, had+200)
+		if err := first.stop(t); err != nil {
+			t.Fatal(err)
+		}
+		first = start(t, configFor(name), sink)
+		first.await(t, Streaming)
+	}
+	stopLoad()
+	writer.Wait()
+	eventually(t, "everything confirmed", func() bool {
+		s := first.Stats()
+		return s.InFlightEvents == 0 && s.ReportedLSN == s.ConfirmedLSN && s.Ready
+	})
+	if err := first.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	times := map[string]int{}
+	for _, rec := range sink.records() {
+		times[rec.id]++
+		if times[rec.id] > 1 {
+			t.Fatalf("event %s came %d times", rec.id, times[rec.id])
+		}
+	}
+	t.Logf("%d of %d events through 5 restarts, none repeated", len(times), written)
+}
+
+// What a first start must refuse, retry or resume.
+func TestFirstStart(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		sql    []string // before the start
+		change func(*Config)
+		kind   fault.Kind // 0: it streams
+		says   string
+	}{
+		"nothing there":     {},
+		"interrupted":       {sql: []string{createPublicationSQL(mustDefaults()), commentSQL(mustDefaults(), creating)}},
+		"forbidden":         {change: func(c *Config) { c.NoInit = true }, kind: fault.SlotLost, says: "--no-init"},
+		"DBA's publication": {sql: []string{"CREATE PUBLICATION outbox_cdc FOR TABLE outbox"}, kind: fault.SlotLost, says: "outbox-cdc init"},
+		"slot lost":         {sql: []string{createPublicationSQL(mustDefaults()), commentSQL(mustDefaults(), ready)}, kind: fault.SlotLost, says: "outbox-cdc recover"},
+		"missing table":     {sql: []string{"DROP TABLE outbox"}, kind: fault.Usage, says: "outbox-cdc init"},
+		"missing column":    {sql: []string{"ALTER TABLE outbox DROP COLUMN payload"}, kind: fault.Usage, says: "lacks the columns payload"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			name, conn := database(t)
+			for _, sql := range tc.sql {
+				mustExec(t, t.Context(), conn, sql)
+			}
+			c := configFor(name)
+			if tc.change != nil {
+				tc.change(&c)
+			}
+			r := start(t, c, newMemory(false))
+			if tc.kind != 0 {
+				checkFault(t, r.wait(t), tc.kind, tc.says)
+				return
+			}
+			r.await(t, Streaming)
+			cat, err := readCatalog(t.Context(), conn, r.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := cat.publication; p == nil || readMark(p.Comment) != ready || !p.Insert || p.Update || p.Delete || p.Truncate {
+				t.Errorf("publication: %+v", p)
+			}
+		})
+	}
+}
+
+func mustDefaults() Config {
+	c, err := Config{URL: "postgres://x"}.withDefaults()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// Slot creation waits for older transactions, and says for which.
+func TestSlotCreationNamesBlockers(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid uint32
+	var xid string
+	if err := tx.QueryRow(t.Context(), "SELECT pg_backend_pid(), pg_current_xact_id()::text").Scan(&pid, &xid); err != nil {
+		t.Fatal(err)
+	}
+	c := configFor(name)
+	log := newLogBuffer()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	r := start(t, c, newMemory(false))
+	log.await(t, fmt.Sprintf("pid %d", pid))
+	if s := r.Stats(); s.State != Starting {
+		t.Errorf("state %s while slot creation waits", s.State)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.await(t, Streaming)
+}

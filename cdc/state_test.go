@@ -1,0 +1,166 @@
+package cdc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+func TestReadMark(t *testing.T) {
+	t.Parallel()
+	for comment, want := range map[string]mark{
+		"":                              unmarked,
+		"outbox of the shop":            unmarked,
+		"outbox-cdc: creating":          creating,
+		"outbox-cdc: ready":             ready,
+		"outbox-cdc: recovering":        recovering,
+		"outbox-cdc: ready and waiting": ready,
+		"outbox-cdc: ":                  unmarked,
+		"outbox-cdc: readyish":          unmarked,
+	} {
+		if got := readMark(comment); got != want {
+			t.Errorf("readMark(%q) = %q, want %q", comment, got, want)
+		}
+	}
+}
+
+func TestNextStep(t *testing.T) {
+	t.Parallel()
+	good := func(comment string) *publication { return &publication{Insert: true, Covers: true, Comment: comment} }
+	ours := &slot{Type: "logical", Plugin: "pgoutput", Database: "app", WALStatus: "reserved"}
+	altered := func(change func(*slot)) *slot {
+		s := *ours
+		change(&s)
+		return &s
+	}
+	for name, tc := range map[string]struct {
+		publication *publication
+		slot        *slot
+		init        bool
+		want        step
+		fails       string // part of the error and its hint, both of kind SlotLost
+	}{
+		"first start":                       {want: createAll},
+		"first start by init":               {init: true, want: createAll},
+		"all there":                         {publication: good("outbox-cdc: ready"), slot: ours},
+		"all there, made by a DBA":          {publication: good(""), slot: ours},
+		"all there, interrupted before end": {publication: good("outbox-cdc: creating"), slot: ours},
+		"interrupted before the slot":       {publication: good("outbox-cdc: creating"), want: createSlot},
+		"DBA's publication, no slot":        {publication: good(""), fails: "outbox-cdc init"},
+		"DBA's publication, no slot, init":  {publication: good("shop"), init: true, want: createSlot},
+		"slot gone":                         {publication: good("outbox-cdc: ready"), fails: "outbox-cdc recover"},
+		"slot gone, init":                   {publication: good("outbox-cdc: ready"), init: true, fails: "outbox-cdc recover"},
+		"recovery unfinished, slot there":   {publication: good("outbox-cdc: recovering"), slot: ours, fails: "outbox-cdc recover"},
+		"recovery unfinished, slot gone":    {publication: good("outbox-cdc: recovering"), fails: "outbox-cdc recover"},
+		"publication gone":                  {slot: ours, fails: "outbox-cdc recover"},
+		"table not published":               {publication: &publication{Insert: true}, slot: ours, fails: "ADD TABLE"},
+		"inserts not published":             {publication: &publication{Covers: true}, slot: ours, fails: "publish = 'insert'"},
+		"creating, table not published":     {publication: &publication{Insert: true, Comment: "outbox-cdc: creating"}, fails: "ADD TABLE"},
+		"another database's":                {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Database = "My-App" }), fails: "outbox_cdc_app"},
+		"another plugin's":                  {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Plugin = "wal2json" }), fails: "wal2json"},
+		"physical":                          {slot: &slot{Type: "physical"}, fails: "physical"},
+		"wal removed":                       {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.WALStatus = "lost" }), fails: "wal_removed"},
+		"idle timeout":                      {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Invalidation = "idle_timeout" }), fails: "idle_timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := Config{URL: "postgres://x"}.withDefaults()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cat := catalog{server: server{Version: 170000, Database: "app"}, publication: tc.publication, slot: tc.slot}
+			got, err := cat.nextStep(c, tc.init)
+			if tc.fails == "" {
+				if err != nil || got != tc.want {
+					t.Fatalf("got step %d, error %v; want step %d", got, err, tc.want)
+				}
+				return
+			}
+			if fault.KindOf(err) != fault.SlotLost {
+				t.Fatalf("got error %v, want one of kind SlotLost", err)
+			}
+			if said := err.Error() + " " + fault.HintOf(err); !strings.Contains(said, tc.fails) {
+				t.Errorf("%q does not say %q", said, tc.fails)
+			}
+		})
+	}
+}
+
+func TestSuggestSlot(t *testing.T) {
+	t.Parallel()
+	if got, want := suggestSlot("outbox_cdc", "My-App"), "outbox_cdc_my_app"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := suggestSlot("outbox_cdc", strings.Repeat("x", 80)); !slotName.MatchString(got) {
+		t.Errorf("%q is not a slot name", got)
+	}
+}
+
+func TestCheckServerAndTable(t *testing.T) {
+	t.Parallel()
+	c, err := Config{URL: "postgres://x", Columns: []string{"id", "payload"}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modern := server{Version: 170000, WALLevel: "logical"}
+	for name, tc := range map[string]struct {
+		cat  catalog
+		kind fault.Kind // 0: fine
+		says string
+	}{
+		"fine":            {cat: catalog{server: modern, table: &table{Kind: "r", Persistence: "p", Columns: []string{"payload", "id"}}}},
+		"partitioned":     {cat: catalog{server: modern, table: &table{Kind: "p", Persistence: "p", Columns: []string{"payload", "id"}}}},
+		"no table":        {cat: catalog{server: modern}, kind: fault.Usage, says: "outbox-cdc init"},
+		"a view":          {cat: catalog{server: modern, table: &table{Kind: "v", Persistence: "p"}}, kind: fault.Usage, says: "not a table"},
+		"unlogged":        {cat: catalog{server: modern, table: &table{Kind: "r", Persistence: "u"}}, kind: fault.Usage, says: "SET LOGGED"},
+		"missing columns": {cat: catalog{server: modern, table: &table{Kind: "r", Persistence: "p", Columns: []string{"id", "body"}}}, kind: fault.Usage, says: "lacks the columns payload; it has id, body"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkFault(t, tc.cat.checkTable(c), tc.kind, tc.says)
+		})
+	}
+	for name, tc := range map[string]struct {
+		server server
+		kind   fault.Kind
+		says   string
+	}{
+		"fine":            {server: modern},
+		"too old":         {server: with(modern, 130012, "logical", false), kind: fault.Unexpected, says: "13.12"},
+		"standby":         {server: with(modern, 170000, "logical", true), kind: fault.Unreachable, says: "standby"},
+		"replica":         {server: with(modern, 180000, "replica", false), kind: fault.Unexpected, says: "wal_level"},
+		"19 with replica": {server: with(modern, 190000, "replica", false)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkFault(t, catalog{server: tc.server}.checkServer(), tc.kind, tc.says)
+		})
+	}
+}
+
+func with(s server, version int, walLevel string, recovery bool) server {
+	s.Version, s.WALLevel, s.InRecovery = version, walLevel, recovery
+	return s
+}
+
+// checkFault compares an error with the kind and a part of what it says; kind 0 is no error.
+func checkFault(t *testing.T, err error, kind fault.Kind, says string) {
+	t.Helper()
+	if kind == 0 {
+		if err != nil {
+			t.Fatalf("unexpected error: %v", err)
+		}
+		return
+	}
+	if err == nil || fault.KindOf(err) != kind {
+		t.Fatalf("got %v (kind %d), want kind %d", err, fault.KindOf(err), kind)
+	}
+	if said := err.Error() + " hint: " + fault.HintOf(err); !containsFold(said, says) {
+		t.Errorf("%q does not say %q", said, says)
+	}
+}
+
+func containsFold(s, part string) bool {
+	return strings.Contains(strings.ToLower(s), strings.ToLower(part))
+}
