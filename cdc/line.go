@@ -226,7 +226,15 @@ func (l *line) drain(now time.Time) error {
 		l.relay.config.Log.Warn("outbox.drain_incomplete", "in_flight", events, "after", l.relay.config.DrainTimeout.String(),
 			"hint", "these events are sent again by the next run")
 	}
-	return l.stream.bye(l.tracker.Confirmed())
+	return l.bye()
+}
+
+// bye reports the last position and ends the stream in order.
+func (l *line) bye() error {
+	err := l.stream.bye(l.tracker.Confirmed())
+	l.relay.counters.confirmed.Store(uint64(l.tracker.Confirmed()))
+	l.relay.counters.reported.Store(uint64(l.stream.reported))
+	return err
 }
 
 // settle waits until nothing is in flight, without reading.
@@ -251,7 +259,7 @@ func (l *line) giveUp(cause error) {
 			return
 		}
 	}
-	if err := l.stream.bye(l.tracker.Confirmed()); err != nil {
+	if err := l.bye(); err != nil {
 		l.relay.config.Log.Debug("outbox.last_report_failed", "error", err.Error())
 	}
 }

@@ -183,7 +183,7 @@ func (t *Tracker) open() bool { return t.tail != nil && !t.tail.ended }
 
 // advance confirms or merges x if it is complete.
 func (t *Tracker) advance(x *Tx) {
-	if !x.complete() || t.frozen {
+	if !x.complete() {
 		return
 	}
 	// Invariant 7: a complete entry joins its complete neighbours. Both are

@@ -96,6 +96,27 @@ func TestFailureStopsEverythingBehindIt(t *testing.T) {
 	}
 }
 
+// TestSettledKeepsNothing: a sink may hold on to a transaction; that must not
+// hold the ones after it in memory.
+func TestSettledKeepsNothing(t *testing.T) {
+	t.Parallel()
+	tr := newTracker()
+	stuck, x, y := begin(tr, 1), (*Tx)(nil), (*Tx)(nil)
+	stuck.End(200)
+	x = begin(tr, 1)
+	x.End(300)
+	y = begin(tr, 1)
+	y.End(400)
+	x.Done(10)
+	y.Done(10)
+	stuck.Done(10)
+	for i, tx := range []*Tx{stuck, x, y} {
+		if tx.prev != nil || tx.next != nil {
+			t.Errorf("transaction %d still points to its neighbours", i)
+		}
+	}
+}
+
 // TestBreaches settles and begins what must not be: an error, and no progress.
 func TestBreaches(t *testing.T) {
 	t.Parallel()
@@ -110,6 +131,7 @@ func TestBreaches(t *testing.T) {
 			x.Done(10)
 			x.Add(10)
 			x.End(200)
+			x.Done(10)
 		}, errSettledTwice},
 		{"settled twice when complete", func(tr *Tracker) {
 			x := begin(tr, 1)
@@ -162,8 +184,11 @@ func TestBreaches(t *testing.T) {
 			if len(tr.window.Changed()) == 0 {
 				t.Error("the line was not woken")
 			}
-			if events, bytes := tr.window.InFlight(); events < 0 || bytes < 0 {
-				t.Errorf("in flight %d, %d", events, bytes)
+			if events, bytes := tr.window.InFlight(); events != 0 || bytes != 0 {
+				t.Errorf("in flight %d, %d, want nothing", events, bytes)
+			}
+			if n := tr.Pending(); n < 0 || n > 3 {
+				t.Errorf("pending %d", n)
 			}
 		})
 	}

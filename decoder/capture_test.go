@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv"
+	"github.com/outbox-cdc/outbox-cdc/internal/devenv/devtest"
 )
 
 var update = flag.Bool("update", false, "capture the golden WAL again, from PostgreSQL servers started for it")
@@ -37,18 +38,10 @@ func TestCapture(t *testing.T) {
 		t.Run(major, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			server, err := devenv.StartPostgres(ctx, devenv.PostgresOptions{
+			server := devtest.Postgres(t, devenv.PostgresOptions{
 				Version:  major,
 				Settings: map[string]string{"max_prepared_transactions": "2", "autovacuum": "off"},
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := server.Close(); err != nil {
-					t.Error(err)
-				}
-			}()
 			if err := capture(ctx, t, server, walFile(major, "wal")); err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +105,7 @@ func script(ctx context.Context, conn *pgconn.PgConn, file string) error {
 }
 
 // session writes what slot sends of the publication of its name, up to the
-// message with the prefix "end".
+// workload's last message.
 func session(ctx context.Context, url, slot string, out *bytes.Buffer) error {
 	conn, err := pgconn.Connect(ctx, url+"&replication=database&TimeZone=UTC&DateStyle=ISO&IntervalStyle=postgres&extra_float_digits=3&bytea_output=hex")
 	if err != nil {
@@ -144,9 +137,7 @@ func session(ctx context.Context, url, slot string, out *bytes.Buffer) error {
 			return err
 		}
 		fmt.Fprintf(out, "%s %x\n", x.WALStart, x.WALData)
-		if m, err := pglogrepl.Parse(x.WALData); err != nil {
-			return err
-		} else if m, ok := m.(*pglogrepl.LogicalDecodingMessage); ok && m.Prefix == "end" {
+		if bytes.HasSuffix(x.WALData, []byte("of capture")) {
 			return nil
 		}
 	}

@@ -108,13 +108,13 @@ func (d *Decoder) decodeCommit(r *reader) Message {
 	d.needTransaction(r)
 	r.flags("flags", 0)
 	at := r.off
-	d.commit.CommitLSN = r.position("commit LSN")
+	d.commit.CommitLSN = pglogrepl.LSN(r.uint64("commit LSN"))
 	if d.commit.CommitLSN != d.begin.CommitLSN {
 		r.fail(at, "commit LSN", fmt.Sprintf("is %s, but the transaction began with %s", d.commit.CommitLSN, d.begin.CommitLSN))
 	}
 	at = r.off
 	// Invariant 2: this is what will be confirmed, so it is what the server says or an error.
-	d.commit.EndLSN = r.position("end LSN")
+	d.commit.EndLSN = pglogrepl.LSN(r.uint64("end LSN"))
 	if d.commit.EndLSN <= d.commit.CommitLSN {
 		r.fail(at, "end LSN", fmt.Sprintf("is %s, not behind the commit LSN %s", d.commit.EndLSN, d.commit.CommitLSN))
 	}

@@ -15,7 +15,7 @@ type Message interface{ message() }
 // Begin opens a transaction.
 type Begin struct {
 	CommitLSN  pglogrepl.LSN // start of the commit record; not confirmable
-	CommitTime time.Time     // UTC, microseconds
+	CommitTime time.Time     // UTC, microseconds; of a transaction with an Origin, when it was committed there
 	XID        uint32
 }
 

@@ -32,12 +32,12 @@ func (r *reader) fail(at int, field, what string) {
 }
 
 // take returns the next n bytes, with no room behind them, or nil when there
-// are fewer. n comes from the wire: it may be anything.
+// are fewer. n may be anything that is not negative.
 func (r *reader) take(n int, field string) []byte {
 	if r.err != nil {
 		return nil
 	}
-	if left := len(r.data) - r.off; n < 0 || n > left {
+	if left := len(r.data) - r.off; n > left {
 		r.fail(r.off, field, fmt.Sprintf("%d bytes wanted, %d left", n, left))
 		return nil
 	}

@@ -48,7 +48,6 @@ func (d *Decoder) decodeRelation(r *reader) Message {
 			return nil
 		}
 	}
-	r.end()
 	if r.err != nil {
 		return nil
 	}

@@ -1,0 +1,53 @@
+# `make` lists the targets.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# Pinned, so that a new release of the linter is a change of ours.
+GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Seconds, no server: these go first. All other packages follow.
+FAST_PACKAGES := ./decoder/... ./checkpoint/... ./internal/fault/...
+
+TESTFLAGS ?=
+FUZZTIME  ?= 30s
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test test-long fuzz lint lint-tool clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Show the relay at work with throw-away servers; EVENTS=n stops after n events
+	$(GO) run ./cmd/outbox-cdc demo $(if $(EVENTS),--events $(EVENTS))
+
+build: ## Build the static binary bin/outbox-cdc
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/outbox-cdc ./cmd/outbox-cdc
+
+test: ## Vet and test everything, with real servers where they matter
+	$(GO) vet ./...
+	$(GO) vet -tags nodevenv ./cmd/...
+	$(GO) test -race -shuffle=on $(TESTFLAGS) $(FAST_PACKAGES)
+	$(GO) test -race -shuffle=on -timeout 30m $(TESTFLAGS) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(FAST_PACKAGES))")
+
+test-long: fuzz ## Test what takes minutes: fuzzing, crash runs, every supported Postgres
+	$(GO) test -race -shuffle=on -timeout 90m -tags long -run '^TestLong' $(TESTFLAGS) ./...
+
+fuzz: ## Fuzz each target for FUZZTIME
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+lint: ## Run the linters
+	$(GOLANGCI_LINT) run ./...
+
+lint-tool:
+	$(GOLANGCI_LINT) version
+
+clean: ## Remove what was built
+	rm -rf bin dist

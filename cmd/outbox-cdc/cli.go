@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// app is what commands have of the process.
+type app struct {
+	stdout, stderr io.Writer
+	environ        []string
+}
+
+// cli is the command line. Commands appear here when they work.
+type cli struct {
+	Run     runCmd     `cmd:"" help:"Stream the outbox table to Kafka."`
+	Init    initCmd    `cmd:"" help:"Create table, publication and slot, or print the SQL that does."`
+	Check   checkCmd   `cmd:"" help:"Look over both sides before the first start, or after trouble."`
+	Status  statusCmd  `cmd:"" help:"Show the slot, its lag and the WAL that it retains."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+	demoCommand
+}
+
+// configFlags are the flags of every command that connects to something.
+type configFlags struct {
+	File     string `name:"config" placeholder:"PATH" help:"YAML file with settings (variable OUTBOX_CDC_CONFIG)."`
+	Settings Config `embed:""`
+}
+
+// configHelp closes the help of commands with configFlags.
+const configHelp = `
+
+Settings come from flags, then the environment, then the file, then the defaults. The setting limits.in_flight_bytes of the
+file is the flag --limits-in-flight-bytes and the variable OUTBOX_CDC_LIMITS_IN_FLIGHT_BYTES; all others likewise.`
+
+const description = "Streams a Postgres outbox table to Kafka, in commit order and at least once."
+
+// execute runs one command line.
+func (a *app) execute(ctx context.Context, args []string) error {
+	helped := false
+	parser, err := a.parser(ctx, &cli{}, func(int) { helped = true })
+	if err != nil {
+		return err
+	}
+	line, err := parser.Parse(args)
+	if helped { // kong goes on after printing help, and may find the rest wanting
+		return nil
+	}
+	if err != nil {
+		return fault.New(fault.Usage, "read command line", err, helpHint(args))
+	}
+	return line.Run()
+}
+
+func (a *app) parser(ctx context.Context, grammar any, exit func(int)) (*kong.Kong, error) {
+	parser, err := kong.New(grammar,
+		kong.Name("outbox-cdc"), kong.Description(description),
+		kong.Writers(a.stdout, a.stderr), kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.TypeMapper(reflect.TypeFor[int](), flagMapper),
+		kong.TypeMapper(reflect.TypeFor[Size](), flagMapper),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), flagMapper),
+		kong.TypeMapper(reflect.TypeFor[[]string](), flagMapper),
+		kong.TypeMapper(reflect.TypeFor[map[string]string](), flagMapper),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(a))
+	if err != nil {
+		return nil, fmt.Errorf("define the command line: %w", err)
+	}
+	return parser, nil
+}
+
+// flagMapper reads a flag's value like a variable's.
+var flagMapper = kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := c.Scan.PopValueInto("value", &text); err != nil {
+		return err
+	}
+	if err := setText(target, text); err != nil {
+		return fmt.Errorf("%w, got %q", err, text)
+	}
+	return nil
+})
+
+// helpHint names the help that fits a command line that could not be read.
+func helpHint(args []string) string {
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		for _, command := range reflect.VisibleFields(reflect.TypeFor[cli]()) {
+			if strings.EqualFold(command.Name, args[0]) {
+				return fmt.Sprintf("`outbox-cdc %s --help` lists the flags", args[0])
+			}
+		}
+	}
+	return "`outbox-cdc --help` lists the commands"
+}
+
+// load reads the configuration for a command whose line was parsed.
+func (f *configFlags) load(a *app, line *kong.Context) (*loaded, error) {
+	from := sources{File: f.File, Environ: a.environ, Flags: map[string]reflect.Value{}}
+	if from.File == "" {
+		from.File = lookupEnv(a.environ, configEnv)
+	}
+	for _, s := range settings() {
+		for _, p := range line.Path {
+			if p.Flag != nil && p.Flag.Name == s.Flag() {
+				from.Flags[s.Key] = s.In(&f.Settings)
+			}
+		}
+	}
+	return load(from)
+}
+
+// lookupEnv returns the value of a variable in environ, the last of several, as os.Getenv would.
+func lookupEnv(environ []string, name string) string {
+	value := ""
+	for _, entry := range environ {
+		if v, ok := strings.CutPrefix(entry, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// warn prints a configuration's warnings, for commands whose standard error a person reads.
+func (a *app) warn(l *loaded) {
+	for _, w := range l.Warnings {
+		fmt.Fprintf(a.stderr, "outbox-cdc: warning: %s\nhint: %s\n", w.Text, w.Hint)
+	}
+}
+
+// getenv is lookupEnv of the app's own environment.
+func (a *app) getenv(name string) string { return lookupEnv(a.environ, name) }

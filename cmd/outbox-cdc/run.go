@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outbox-cdc/outbox-cdc/cdc"
+	"github.com/outbox-cdc/outbox-cdc/sink"
+)
+
+type runCmd struct {
+	Stdout bool `name:"stdout" help:"Write events to standard output, one JSON object a line, instead of to Kafka. They count as published."`
+	NoInit bool `name:"no-init" help:"Do not create publication and slot when neither is there; exit with 4 instead."`
+	configFlags
+}
+
+// Help implements kong.HelpProvider.
+func (runCmd) Help() string {
+	return `The relay. On a first start it creates publication and slot. It stops at SIGTERM or Ctrl-C after what is in flight was
+acknowledged; a second signal cuts that short. A second instance stands by and takes over.
+
+Exit codes: 0 clean stop; 1 unexpected error; 2 usage or configuration; 3 an event that cannot be published; 4 slot lost or
+missing; 5 a side not reachable within startup_timeout.
+
+Examples:
+
+    outbox-cdc run --postgres-url postgres://relay@db:5432/app --kafka-brokers kafka:9092
+    outbox-cdc run --config relay.yaml --log-level debug
+    outbox-cdc run --postgres-url postgres://relay@db:5432/app --stdout` + configHelp
+}
+
+// closeTimeout is for what is left to do once the relay has drained or given up.
+const closeTimeout = 2 * time.Second
+
+// Run relays until ctx ends, or something ends it.
+func (c *runCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
+	l, err := c.load(a, line)
+	if err != nil {
+		return err
+	}
+	if err := l.requireURL(); err != nil {
+		return err
+	}
+	log := newLogger(a.stderr, l.Log)
+	for _, w := range l.Warnings {
+		log.Warn("outbox.configuration", "warning", w.Text, "hint", w.Hint)
+	}
+	p, err := c.assemble(a, l, log)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	log.Info("outbox.started", "version", readVersion().Version, "http", p.address(),
+		"memory_limit_bytes", a.setMemoryLimit(l.Limits.InFlightBytes))
+	return p.run(ctx, l.StartupTimeout)
+}
+
+// process is the parts of `outbox-cdc run`.
+type process struct {
+	relay *cdc.Relay
+	sink  cdc.Sink
+	kafka *sink.Kafka // nil with --stdout
+	http  *server     // nil without http.listen
+}
+
+// assemble makes the parts and lets nothing connect yet, but the HTTP server
+// listens: /healthz answers while the rest waits for either side.
+func (c *runCmd) assemble(a *app, l *loaded, log *slog.Logger) (_ *process, err error) {
+	builder, err := l.builder()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if c.Stdout {
+		p.sink = sink.NewStdout(a.stdout, builder)
+	} else {
+		if p.kafka, err = l.kafka(builder, log); err != nil {
+			return nil, err
+		}
+		p.sink = p.kafka
+	}
+	config := l.relayConfig(builder.RequiredColumns(), log)
+	config.NoInit = c.NoInit
+	if p.relay, err = cdc.New(config, p.sink); err != nil {
+		return nil, err
+	}
+	if l.HTTP.Listen == "" {
+		return p, nil
+	}
+	parts := []prometheus.Collector{p.relay}
+	if p.kafka != nil {
+		parts = append(parts, p.kafka)
+	}
+	registry, err := newRegistry(parts...)
+	if err != nil {
+		return nil, err
+	}
+	p.http, err = listen(l.HTTP.Listen, newHandler(p.relay.Stats, p.status, registry), log)
+	return p, err
+}
+
+// run relays until ctx ends and everything in flight is settled, or until one of the parts fails for good.
+func (p *process) run(parent context.Context, startupTimeout time.Duration) error {
+	ctx, fail := context.WithCancelCause(parent)
+	defer fail(nil)
+	var others sync.WaitGroup
+	defer others.Wait()
+	if p.kafka != nil {
+		others.Go(func() {
+			if err := p.connect(ctx, startupTimeout); err != nil {
+				fail(err)
+				// Nothing will be acknowledged any more: there is nothing to drain.
+				p.closeSink(0)
+			}
+		})
+	}
+	if p.http != nil {
+		others.Go(func() {
+			select {
+			case err := <-p.http.failed:
+				fail(err)
+			case <-ctx.Done():
+			}
+		})
+	}
+	err := p.relay.Run(ctx)
+	// The first failure is the cause; what the relay says then is its consequence.
+	if parent.Err() == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	fail(nil)
+	return err
+}
+
+// connect waits for the cluster's first answer, for timeout at most unless that is 0.
+// It returns nil too when ctx ends.
+func (p *process) connect(ctx context.Context, timeout time.Duration) error {
+	connecting, cancel := ctx, context.CancelFunc(func() {})
+	if timeout > 0 {
+		connecting, cancel = context.WithTimeout(ctx, timeout)
+	}
+	defer cancel()
+	err := p.kafka.Connect(connecting)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (p *process) closeSink(wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	_ = p.sink.Close(ctx) // says only that it gave up on what is sent again at the next start
+}
+
+func (p *process) close() {
+	if p.sink != nil {
+		p.closeSink(closeTimeout)
+	}
+	if p.http != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		p.http.Close(ctx)
+	}
+}
+
+func (p *process) address() string {
+	if p.http == nil {
+		return ""
+	}
+	return p.http.Address()
+}

@@ -1,0 +1,71 @@
+package devenv
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// formatted returns a directory with what StorageTool writes, without meta.properties: the
+// bootstrap records, which hold the users. The tool is a JVM start, so its result is cached.
+func (k *Kafka) formatted(ctx context.Context) (string, error) {
+	return cached(ctx, "kafka-"+kafkaVersion+"-format-"+digest(k.opts.Users), func(dir string) error {
+		// Ports do not matter here, and no broker's directory is made: only the first's.
+		b := &kafkaBroker{id: 1, dir: k.box.path("format"), ports: map[string]int{}}
+		for i, name := range k.opts.listeners() {
+			b.ports[name] = firstPort + i
+		}
+		plain := &Kafka{opts: KafkaOptions{}, box: k.box, brokers: []*kafkaBroker{b}}
+		properties := k.box.path("format.properties")
+		if err := k.box.write(properties, []byte(plain.properties(b))); err != nil {
+			return err
+		}
+		args := []string{"format", "--cluster-id", newUUID(), "--config", properties}
+		for _, user := range k.opts.Users {
+			for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
+				args = append(args, "--add-scram",
+					fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, user.Name, jaasQuote(user.Password)))
+			}
+		}
+		if err := k.box.run(ctx, k.java.path, k.jvmArgs("", "kafka.tools.StorageTool", args...)...); err != nil {
+			return err
+		}
+		const bootstrap = "bootstrap.checkpoint"
+		records, err := os.ReadFile(filepath.Join(b.dir, bootstrap))
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, bootstrap), records, 0o644)
+	})
+}
+
+// classArchive returns a file with the classes that a broker loads, which saves a second or
+// more of each start (https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html).
+// It takes one broker's life to make. Without it everything works as well, so an error is
+// no matter: the answer is "" then.
+func classArchive(ctx context.Context, java java, home string) string {
+	const file = "classes.jsa"
+	dir, err := cached(ctx, "kafka-"+kafkaVersion+"-classes-"+digest(java.version, home), func(dir string) error {
+		k, err := startKafka(ctx, KafkaOptions{}, filepath.Join(dir, file))
+		if err != nil {
+			return err
+		}
+		proc := k.brokers[0].proc
+		_ = proc.signal(syscall.SIGTERM) // it writes the file at its end
+		select {
+		case <-proc.done:
+		case <-ctx.Done():
+		}
+		if err := k.Close(); err != nil {
+			return err
+		}
+		_, err = os.Stat(filepath.Join(dir, file))
+		return err
+	})
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, file)
+}

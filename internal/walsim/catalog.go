@@ -1,0 +1,136 @@
+package walsim
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// result is what a query returns, in text format; nil is NULL.
+type result struct {
+	columns []column
+	rows    [][]string
+}
+
+// questions are the queries of package cdc, each known by a part of its text
+// that no earlier one has.
+var questions = []struct {
+	part   string
+	answer func(s *Server, args []string) result
+}{
+	{"slot_name = $4 AND active_pid = $5", (*Server).watched},
+	{"current_setting('server_version_num')", (*Server).settings},
+	{"FROM pg_class c", (*Server).table},
+	{"FROM pg_publication p\n", (*Server).publication},
+	{"FROM pg_replication_slots s\n", (*Server).replicationSlot},
+	{"FROM pg_stat_activity WHERE pid = $1", (*Server).activity},
+	{"SELECT set_config(name, '0', false)", (*Server).setting},
+	{"IDENTIFY_SYSTEM", (*Server).system},
+}
+
+// answer looks up a query; ok is false when it is not known.
+func (s *Server) answer(sql string, args []string) (result, bool) {
+	for _, q := range questions {
+		if strings.Contains(sql, q.part) {
+			if want := strings.Count(sql, "$"); want > 0 && len(args) == 0 {
+				return result{}, false
+			}
+			return q.answer(s, args), true
+		}
+	}
+	return result{}, false
+}
+
+func arg(args []string, i int) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return ""
+}
+
+func boolean(b bool) string {
+	if b {
+		return "t"
+	}
+	return "f"
+}
+
+func (s *Server) settings([]string) result {
+	return result{
+		[]column{{"current_setting", int4OID}, {"current_setting", textOID}, {"pg_is_in_recovery", boolOID},
+			{"current_database", nameOID}, {"current_user", nameOID}, {"bool", boolOID}},
+		[][]string{{strconv.Itoa(s.config.Version), "logical", "f", s.config.Database, "relay", "t"}},
+	}
+}
+
+// covered tells whether the names at two places are the table's.
+func covered(schema, table string) bool { return schema == "public" && table == "outbox" }
+
+func columnNames() string {
+	names := make([]string, len(outboxColumns))
+	for i, c := range outboxColumns {
+		names[i] = c.name
+	}
+	return "{" + strings.Join(names, ",") + "}"
+}
+
+func (s *Server) table(args []string) result {
+	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID}}}
+	if covered(arg(args, 0), arg(args, 1)) {
+		r.rows = [][]string{{"r", "p", columnNames(), "{}"}}
+	}
+	return r
+}
+
+func (s *Server) publication(args []string) result {
+	r := result{columns: []column{{"pubinsert", boolOID}, {"pubupdate", boolOID}, {"pubdelete", boolOID}, {"pubtruncate", boolOID},
+		{"pg_has_role", boolOID}, {"coalesce", textOID}, {"exists", boolOID}, {"coalesce", textArrayOID}, {"count", int8OID}}}
+	if arg(args, 0) == s.config.Publication {
+		r.rows = [][]string{{"t", "f", "f", "f", "t", "outbox-cdc: ready", boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
+	}
+	return r
+}
+
+func (s *Server) replicationSlot(args []string) result {
+	r := result{columns: []column{{"slot_type", textOID}, {"plugin", textOID}, {"database", textOID}, {"temporary", boolOID},
+		{"active", boolOID}, {"active_pid", int4OID}, {"restart_lsn", textOID}, {"confirmed_flush_lsn", textOID},
+		{"wal_status", textOID}, {"invalidation_reason", textOID}}}
+	if arg(args, 0) != s.config.Slot {
+		return r
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pid := s.slot.active()
+	confirmed := s.slot.confirmed.String()
+	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, "f", boolean(pid != 0), fmt.Sprint(pid), confirmed, confirmed, "reserved", ""}}
+	return r
+}
+
+func (s *Server) watched(args []string) result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	published := arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2))
+	pid := s.slot.active()
+	streaming := arg(args, 3) == s.config.Slot && pid != 0 && arg(args, 4) == fmt.Sprint(pid)
+	return result{[]column{{"exists", boolOID}, {"exists", boolOID}}, [][]string{{boolean(published), boolean(streaming)}}}
+}
+
+func (s *Server) activity(args []string) result {
+	return result{[]column{{"coalesce", textOID}, {"coalesce", textOID}, {"coalesce", textOID}},
+		[][]string{{"outbox-cdc", "127.0.0.1", "2026-01-02 03:04:05+00"}}}
+}
+
+func (s *Server) setting([]string) result {
+	r := result{columns: []column{{"set_config", textOID}}}
+	if s.config.Version >= 170000 { // transaction_timeout exists
+		r.rows = [][]string{{"0"}}
+	}
+	return r
+}
+
+func (s *Server) system([]string) result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return result{[]column{{"systemid", textOID}, {"timeline", int8OID}, {"xlogpos", textOID}, {"dbname", textOID}},
+		[][]string{{"7341234567890123456", "1", s.config.WAL.End().String(), s.config.Database}}}
+}

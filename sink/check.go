@@ -1,0 +1,219 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/IBM/sarama"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// Check looks at the broker's side of the preflight: whether the brokers
+// answer, and whether the topics are there and safe. With no topics it looks
+// at the cluster only. It works beside a relay that publishes, asks each thing
+// once, and creates nothing. When ctx ends, it says so in a finding.
+func (k *Kafka) Check(ctx context.Context, topics []string) []fault.Finding {
+	done := make(chan []fault.Finding, 1)
+	k.running.Go(func() {
+		c := &checker{controller: controller{k: k}}
+		defer c.disconnect()
+		c.run(topics)
+		done <- c.findings
+	})
+	select {
+	case f := <-done:
+		return f
+	case <-ctx.Done():
+		return []fault.Finding{{Check: "kafka", Status: fault.Fail, Detail: fmt.Sprintf("no answer: %v", context.Cause(ctx)),
+			Hint: "check kafka.brokers, and that the brokers can be reached from here"}}
+	}
+}
+
+// checker collects findings on a connection of its own.
+type checker struct {
+	controller
+	findings   []fault.Finding
+	autoCreate string // the brokers' auto.create.topics.enable; "" when not known
+}
+
+func (c *checker) add(check string, status fault.Status, hint, format string, args ...any) {
+	c.findings = append(c.findings, fault.Finding{Check: check, Status: status, Detail: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+func (c *checker) run(topics []string) {
+	req := sarama.NewMetadataRequest(c.k.conf.Version, topics)
+	var resp *sarama.MetadataResponse
+	err := c.ask(func(b *sarama.Broker) (err error) {
+		resp, err = b.GetMetadata(req)
+		return err
+	})
+	if err != nil {
+		hint := "check kafka.brokers, and that a broker runs and can be reached from here"
+		if r := refusal(err, c.k.cfg); r != nil {
+			hint = fault.HintOf(r)
+		}
+		c.add("kafka brokers", fault.Fail, hint, "%v", err)
+		return
+	}
+	c.brokers(resp)
+	c.producer()
+	c.autoCreate = c.config(sarama.BrokerResource, resp)["auto.create.topics.enable"]
+	if len(topics) == 0 {
+		c.add("kafka topics", fault.OK, "", "they are made of columns, and not known before the first event; %s", c.creation())
+		return
+	}
+	for _, tm := range resp.Topics {
+		c.topic(tm, resp)
+	}
+}
+
+// brokers looks at whether each broker of the configuration and of the cluster answers.
+func (c *checker) brokers(resp *sarama.MetadataResponse) {
+	var dead []string
+	addrs := slices.Clone(c.k.cfg.Brokers)
+	for _, b := range resp.Brokers {
+		addrs = append(addrs, b.Addr())
+	}
+	slices.Sort(addrs)
+	for _, addr := range slices.Compact(addrs) {
+		conn, err := c.k.open(addr)
+		if err != nil {
+			dead = append(dead, fmt.Sprintf("%s (%v)", addr, err))
+			continue
+		}
+		_ = conn.Close()
+	}
+	if len(dead) > 0 {
+		c.add("kafka brokers", fault.Warn, "events for partitions that such a broker leads wait: check its advertised.listeners, and that it can be reached from here",
+			"%d brokers; not reached: %s", len(resp.Brokers), strings.Join(dead, ", "))
+		return
+	}
+	c.add("kafka brokers", fault.OK, "", "%d, all reached", len(resp.Brokers))
+}
+
+// producer looks at whether an idempotent producer is allowed.
+func (c *checker) producer() {
+	var resp *sarama.InitProducerIDResponse
+	err := c.ask(func(b *sarama.Broker) (err error) {
+		resp, err = b.InitProducerID(&sarama.InitProducerIDRequest{Version: 4, ProducerID: -1, ProducerEpoch: -1})
+		return err
+	})
+	if err == nil && resp.Err != sarama.ErrNoError {
+		err = resp.Err
+	}
+	if err != nil {
+		c.add("kafka producer", fault.Fail, "grant the relay's user WRITE on its topics, or IDEMPOTENT_WRITE on the cluster", "no producer id: %v", err)
+		return
+	}
+	c.add("kafka producer", fault.OK, "", "idempotent writes are allowed")
+}
+
+// config returns the settings of the brokers or of a topic; nil when they may not be read.
+func (c *checker) config(kind sarama.ConfigResourceType, resp *sarama.MetadataResponse, topic ...string) map[string]string {
+	names := topic
+	if kind == sarama.BrokerResource && len(resp.Brokers) > 0 {
+		names = []string{strconv.Itoa(int(resp.Brokers[0].ID()))}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	req := &sarama.DescribeConfigsRequest{Version: 4, Resources: []*sarama.ConfigResource{{Type: kind, Name: names[0]}}}
+	var answer *sarama.DescribeConfigsResponse
+	var err error
+	if kind == sarama.BrokerResource { // only the broker itself answers that
+		var conn *sarama.Broker
+		if conn, err = c.k.open(resp.Brokers[0].Addr()); err == nil {
+			defer func() { _ = conn.Close() }()
+			answer, err = conn.DescribeConfigs(req)
+		}
+	} else {
+		err = c.ask(func(b *sarama.Broker) (err error) {
+			answer, err = b.DescribeConfigs(req)
+			return err
+		})
+	}
+	if err != nil || len(answer.Resources) == 0 || answer.Resources[0].ErrorCode != 0 {
+		return nil
+	}
+	settings := make(map[string]string)
+	for _, e := range answer.Resources[0].Configs {
+		settings[e.Name] = e.Value
+	}
+	return settings
+}
+
+// creation says what happens to topics that do not exist.
+func (c *checker) creation() string {
+	switch n := c.k.cfg.CreateTopics.Partitions; {
+	case n > 0:
+		return fmt.Sprintf("the relay creates them with %d partitions", n)
+	case c.autoCreate == "true":
+		return "the brokers create them with their own defaults (auto.create.topics.enable)"
+	case c.autoCreate == "":
+		return "whether the brokers create them is not known: their settings may not be read"
+	}
+	return "nobody creates them: set kafka.create_topics, or create each before its first event"
+}
+
+func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse) {
+	name := "kafka topic " + tm.Name
+	switch {
+	case errors.Is(tm.Err, sarama.ErrUnknownTopicOrPartition):
+		if c.k.cfg.CreateTopics.Partitions > 0 || c.autoCreate == "true" {
+			c.add(name, fault.OK, "", "does not exist yet; %s", c.creation())
+			return
+		}
+		c.add(name, fault.Fail, fmt.Sprintf("kafka-topics.sh --create --topic %s --partitions 12 --replication-factor 3, or set kafka.create_topics", tm.Name),
+			"does not exist; %s", c.creation())
+		return
+	case errors.Is(tm.Err, sarama.ErrTopicAuthorizationFailed):
+		c.add(name, fault.Fail, "grant the relay's user WRITE and DESCRIBE on it", "%v", tm.Err)
+		return
+	case tm.Err != sarama.ErrNoError && tm.Err != sarama.ErrLeaderNotAvailable:
+		c.add(name, fault.Fail, "", "%v", tm.Err)
+		return
+	}
+	replicas, leaderless := 0, 0
+	for i, pm := range tm.Partitions {
+		if i == 0 || len(pm.Replicas) < replicas {
+			replicas = len(pm.Replicas)
+		}
+		if pm.Leader < 0 || pm.Err == sarama.ErrLeaderNotAvailable {
+			leaderless++
+		}
+	}
+	settings := c.config(sarama.TopicResource, resp, tm.Name)
+	detail := fmt.Sprintf("%d partitions, replication factor %d", len(tm.Partitions), replicas)
+	if settings == nil {
+		detail += "; its settings may not be read"
+	} else {
+		detail += fmt.Sprintf(", min.insync.replicas %s, max.message.bytes %s", settings["min.insync.replicas"], settings["max.message.bytes"])
+	}
+	status, hint := safety(tm.Name, replicas, settings["min.insync.replicas"])
+	if leaderless > 0 {
+		status, hint = fault.Fail, "bring the brokers back that hold them"
+		detail += fmt.Sprintf("; %d without a leader", leaderless)
+	}
+	c.add(name, status, hint, "%s", detail)
+}
+
+// safety judges how many brokers may be lost without losing what was acknowledged.
+func safety(topic string, replicas int, minInsync string) (fault.Status, string) {
+	min, err := strconv.Atoi(minInsync)
+	switch {
+	case replicas == 1:
+		return fault.Warn, "acknowledged events are lost with one broker's disk: use replication factor 3 in production"
+	case err != nil:
+		return fault.OK, ""
+	case min < 2:
+		return fault.Warn, fmt.Sprintf("an acknowledged event may be on one broker only: kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config min.insync.replicas=2", topic)
+	case min >= replicas:
+		return fault.Warn, "no broker may fail or restart without holding the relay up: min.insync.replicas should be below the replication factor"
+	}
+	return fault.OK, ""
+}

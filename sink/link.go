@@ -1,0 +1,220 @@
+package sink
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// link is how the cluster has answered lately. Kafka.mu guards it.
+type link struct {
+	once    bool          // it has answered
+	lost    bool          // the last question to the cluster as a whole got no answer
+	err     error         // the last trouble
+	errAt   time.Time     // when
+	refusal error         // why it will not have us, while it never has
+	changed chan struct{} // closed at each news for Connect
+	logged  time.Time
+	silent  int // lines that were not logged since
+	closed  int // rounds in a row that ended in a greeting and a closed connection
+}
+
+// Connect waits until the cluster has answered, and retries for as long as ctx
+// lasts; the log says what it waits for. A refusal, such as a wrong password or
+// a certificate of another name, is returned at once as fault.Usage; the end of
+// ctx as fault.Unreachable.
+func (k *Kafka) Connect(ctx context.Context) error {
+	for {
+		k.mu.Lock()
+		once, refused, last, changed := k.link.once, k.link.refusal, k.link.err, k.link.changed
+		k.mu.Unlock()
+		switch {
+		case once:
+			return nil
+		case refused != nil:
+			return refused
+		}
+		select {
+		case <-changed:
+		case <-k.quit:
+			return ErrClosed
+		case <-ctx.Done():
+			if last == nil {
+				last = context.Cause(ctx)
+			}
+			return fault.New(fault.Unreachable, "connect to kafka", last, "check kafka.brokers, and that a broker runs and can be reached from here")
+		}
+	}
+}
+
+// reached notes that the cluster took us in.
+func (k *Kafka) reached() {
+	if !k.link.once {
+		k.log.Info("outbox.kafka_connected", "brokers", k.cfg.Brokers)
+	}
+	k.link.once, k.link.refusal, k.link.closed = true, nil, 0
+	close(k.link.changed)
+	k.link.changed = make(chan struct{})
+}
+
+// heard notes that the cluster answered the control connection.
+func (k *Kafka) heard() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.link.lost {
+		k.link.lost = false
+		k.log.Info("outbox.kafka_reached_again")
+	}
+}
+
+// unreachable notes that no broker answered the control connection.
+func (k *Kafka) unreachable(err error) {
+	if k.ended() {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.link.lost = true
+	if !k.link.once {
+		if !errors.Is(err, errHungUp) {
+			k.link.closed = 0
+		} else if k.link.closed++; k.link.closed >= 3 {
+			err = fmt.Errorf("%w: %w", errWantsSASL, err)
+		}
+		k.link.refusal = refusal(err, k.cfg)
+		k.link.err, k.link.errAt = err, time.Now()
+		close(k.link.changed)
+		k.link.changed = make(chan struct{})
+		if k.link.refusal != nil {
+			return // Connect returns it
+		}
+	}
+	k.trouble(err, "outbox.kafka_unreachable")
+}
+
+// trouble notes what went wrong, and logs it unless it has just logged something.
+func (k *Kafka) trouble(err error, event string) {
+	now := time.Now()
+	k.link.err, k.link.errAt = err, now
+	if now.Sub(k.link.logged) < k.tune.logEvery {
+		k.link.silent++
+		return
+	}
+	args := []any{"error", err}
+	if k.link.silent > 0 {
+		args = append(args, "unlogged", k.link.silent)
+	}
+	if hint := fault.HintOf(err); hint != "" {
+		args = append(args, "hint", hint)
+	}
+	k.log.Warn(event, args...)
+	k.link.logged, k.link.silent = now, 0
+}
+
+// unanswered notes that a request got no answer: the sender rests, and looks
+// up who leads its partitions now.
+func (k *Kafka) unanswered(s *sender, err error, batches int, now time.Time) {
+	s.tries++
+	s.retryAt = now.Add(backoff(s.tries, k.tune.minBackoff, k.tune.maxBackoff))
+	if k.closing {
+		return
+	}
+	for _, t := range k.order {
+		for _, p := range t.partitions {
+			if p.leader == s.id {
+				k.want(t)
+				p.needs = t.wanted
+			}
+		}
+	}
+	if s.tries == 4 && s.count == 1 && batches == 1 {
+		err = fmt.Errorf("%w (a single large record: the broker's socket.request.max.bytes may be too small for it)", err)
+	}
+	k.trouble(err, "outbox.produce_retry")
+}
+
+// errHungUp is a broker that answered the greeting and then closed the connection.
+var (
+	errHungUp    = errors.New("the broker closed the connection after the greeting")
+	errWantsSASL = errors.New("the listener seems to demand SASL, and kafka.sasl is not set")
+)
+
+// explain finds out why a connection ended without a word: the port may speak
+// TLS and we do not, or the other way round.
+func (k *Kafka) explain(addr string, err error) error {
+	k.mu.Lock()
+	once := k.link.once
+	k.mu.Unlock()
+	if once || !hungUp(err) {
+		return err
+	}
+	speaks := k.dialer.probe(addr)
+	switch {
+	case speaks == speaksTLS && !k.cfg.TLS.Enabled:
+		return errSpeaksTLS
+	case speaks == speaksKafka && k.cfg.TLS.Enabled:
+		return errSpeaksPlain
+	case speaks != speaksNothing && k.cfg.SASL.Mechanism == "":
+		return fmt.Errorf("%w: %w", errHungUp, err)
+	}
+	return err
+}
+
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, sarama.ErrNotConnected)
+}
+
+// refusal returns the error for the user when the cluster will never have us
+// with this configuration; nil when waiting may help.
+func refusal(err error, cfg KafkaConfig) error {
+	refuse := func(hint string) error { return fault.New(fault.Usage, "connect to kafka", err, hint) }
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		who := "the broker's certificate"
+		if unknown.Cert != nil {
+			who += " (issued by " + unknown.Cert.Issuer.String() + ")"
+		}
+		return refuse(who + " is signed by an authority that is not trusted here: name its certificate in kafka.tls.ca_file")
+	}
+	if host, ok := errors.AsType[x509.HostnameError](err); ok {
+		return refuse(fmt.Sprintf("the certificate is not for %s: use a name that it has in kafka.brokers, or set kafka.tls.server_name", host.Host))
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return refuse("renew the broker's certificate, or set this machine's clock right")
+		}
+		return refuse("the broker's certificate is not fit for a server")
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return refuse("the port does not speak TLS: remove kafka.tls, or use the port of a TLS listener")
+	}
+	switch {
+	case errors.Is(err, errSpeaksTLS):
+		return refuse("set kafka.tls, or use the port of a listener without TLS")
+	case errors.Is(err, errSpeaksPlain):
+		return refuse("remove kafka.tls, or use the port of a TLS listener")
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed):
+		return refuse(fmt.Sprintf("check kafka.sasl: the broker does not know user %q with that password under %s", cfg.SASL.User, cfg.SASL.Mechanism))
+	case errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
+		return refuse(fmt.Sprintf("the listener does not offer %s: choose another kafka.sasl.mechanism", cfg.SASL.Mechanism))
+	case errors.Is(err, errWantsSASL):
+		return refuse("set kafka.sasl, or use the port of a listener without it")
+	case errors.Is(err, sarama.ErrIllegalSASLState):
+		return refuse("the listener does not use SASL: remove kafka.sasl, or use another port")
+	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):
+		return refuse("grant the relay's user WRITE on its topics, or IDEMPOTENT_WRITE on the cluster")
+	case strings.Contains(err.Error(), "remote error: tls:"): // the alert's type is not exported
+		return refuse("the broker refused the TLS connection: it may want a client certificate (kafka.tls.cert_file, key_file), or another one")
+	}
+	return nil
+}

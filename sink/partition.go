@@ -1,0 +1,258 @@
+package sink
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// topic is where the records of one topic wait. Kafka.mu guards it.
+type topic struct {
+	name       string
+	partitions []*partition
+	waiting    list // what has no partition yet: their number is not known, or about to grow
+	grow       int  // the number of partitions to go over to once nothing is under way; 0: none
+	sticky     int  // where records without a key go, until a batch of it is cut
+	maxBatch   int  // bytes of a batch; less after the broker found one too large
+
+	// Metadata is asked for by raising wanted; an answer to a request that went
+	// out at asked sets answered.
+	wanted, asked, answered uint64
+	err                     error // what the last answer said was wrong
+
+	published, bytes uint64 // acknowledged events, and their keys, values and headers
+}
+
+// partition is a queue with at most one batch out of it.
+type partition struct {
+	topic  *topic
+	id     int32
+	leader int32 // broker, -1: none known
+	queue  list
+	// batch was sent, or is about to be, and its outcome is not known: it is
+	// sent again unchanged until it is. Nothing else of the partition goes out
+	// meanwhile (invariant 5).
+	batch *batch
+	seq   int32  // sequence number of the next new batch
+	needs uint64 // goes on only when topic.answered is this far: a leader looked up after a failure
+	tries int    // failures of the batch in a row
+	rest  bool   // waits until its next try is due
+	// suspects is the length of the queue's front that was part of a refused
+	// batch and not accepted since: the guilty record is in it.
+	suspects int
+	limit    int // records that the next batch may have; 0: any number
+	// stuck says which record was refused for good. Nothing of the partition
+	// goes out behind it (invariant 5).
+	stuck     error
+	scheduled *sender // has the partition on its list of the ready ones
+}
+
+// batch is a run of messages under one sequence number.
+type batch struct {
+	p         *partition
+	messages  list
+	producer  producer
+	seq       int32
+	onWire    bool
+	abandoned bool // its events were failed meanwhile; but nothing may overtake it
+}
+
+// producer is what Kafka knows a producer by: https://cwiki.apache.org/confluence/display/KAFKA/KIP-98.
+type producer struct {
+	id    int64
+	epoch int16
+}
+
+func newTopic(name string, maxBatch int) *topic { return &topic{name: name, maxBatch: maxBatch} }
+
+// place returns the partition of a message.
+func (t *topic) place(m *message) *partition {
+	if m.key < 0 {
+		return t.partitions[t.sticky]
+	}
+	return t.partitions[partitionOf(m.keyBytes(), len(t.partitions))]
+}
+
+// setCount makes the topic have n partitions and gives what waited its place.
+func (t *topic) setCount(n int) {
+	for id := len(t.partitions); id < n; id++ {
+		t.partitions = append(t.partitions, &partition{topic: t, id: int32(id), leader: -1})
+	}
+	t.grow = 0
+	t.sticky = rand.IntN(n)
+	waiting := t.drain()
+	waiting.each(func(m *message) { t.place(m).queue.push(m) })
+}
+
+// drain empties the queue of what has no partition yet.
+func (t *topic) drain() list {
+	waiting := t.waiting
+	t.waiting = list{}
+	return waiting
+}
+
+// busy tells whether anything of the topic is queued or sent.
+func (t *topic) busy() bool {
+	for _, p := range t.partitions {
+		if p.queue.n > 0 || p.batch != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// sendable tells whether the partition has something that may go out now, to
+// whichever leader.
+func (p *partition) sendable() bool {
+	switch {
+	case p.stuck != nil, p.rest, p.topic.answered < p.needs: // Invariant 5
+		return false
+	case p.batch != nil:
+		return !p.batch.onWire
+	}
+	return p.queue.n > 0
+}
+
+// ready is how many bytes the partition's next batch may have.
+func (p *partition) ready() int {
+	if p.batch != nil {
+		return p.batch.messages.bytes
+	}
+	return p.queue.bytes
+}
+
+// next returns the batch to send: the one that has no outcome yet, with the
+// number and the contents it had, or a new one of at most bytes.
+func (p *partition) next(pr producer, bytes int) *batch {
+	if p.batch == nil {
+		p.batch = &batch{p: p, producer: pr, seq: p.seq, messages: p.queue.cut(p.limit, min(bytes, p.topic.maxBatch))}
+		if t := p.topic; t.sticky == int(p.id) {
+			t.sticky = rand.IntN(len(t.partitions))
+		}
+	}
+	p.batch.onWire = true
+	return p.batch
+}
+
+// accepted takes the batch off after the broker took it. The next one goes on
+// where its sequence numbers end; after the largest comes 0.
+func (p *partition) accepted() list {
+	b := p.batch
+	p.seq = int32((int64(b.seq) + int64(b.messages.n)) & 0x7fffffff)
+	p.batch, p.tries = nil, 0
+	p.suspects = max(0, p.suspects-b.messages.n)
+	p.limit = p.suspects // the second half: as one batch
+	return b.messages
+}
+
+// halve takes the batch apart after the broker refused it, and leaves its
+// first half to be sent next. The refused batch used no sequence number.
+func (p *partition) halve() {
+	b := p.batch
+	p.batch = nil
+	p.suspects, p.limit = b.messages.n, b.messages.n/2
+	b.messages.append(&p.queue)
+	p.queue = b.messages
+}
+
+// convict takes the batch apart after its first record was found guilty: that
+// record is returned, and the partition stands still.
+func (p *partition) convict(err error) *message {
+	b := p.batch
+	p.batch, p.stuck = nil, err
+	guilty := b.messages.cut(1, 0)
+	b.messages.append(&p.queue)
+	p.queue = b.messages
+	return guilty.head
+}
+
+// drain empties the queue, and forgets what was refused.
+func (p *partition) drain() list {
+	queue := p.queue
+	p.queue = list{}
+	p.suspects, p.limit, p.stuck = 0, 0, nil
+	return queue
+}
+
+// backoff is how long to wait before try n, counted from 1: lo doubled each
+// time, up to hi, and spread by a fifth so that not all come back at once.
+func backoff(n int, lo, hi time.Duration) time.Duration {
+	d := min(hi, lo<<min(n-1, 20))
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// encoder turns batches into a request. Its memory is used again for the next one.
+type encoder struct {
+	records  []sarama.Record
+	headers  []sarama.RecordHeader
+	pointers []*sarama.Record
+	headerPs []*sarama.RecordHeader
+}
+
+// request encodes batches. The request is valid until the next one; it aliases
+// the messages, and sarama has copied everything when it is on the wire.
+func (e *encoder) request(batches []*batch, codec sarama.CompressionCodec, timeout time.Duration) *sarama.ProduceRequest {
+	req := &sarama.ProduceRequest{
+		RequiredAcks: sarama.WaitForAll, // Invariant 1: an acknowledgement means that no single broker can lose it
+		Timeout:      int32(timeout.Milliseconds()),
+		Version:      10, // the newest that sarama knows; it takes an older one when the broker does
+	}
+	records, headers := 0, 0
+	for _, b := range batches {
+		records += b.messages.n
+		b.messages.each(func(m *message) { headers += m.headers })
+	}
+	e.grow(records, headers)
+	for _, b := range batches {
+		req.AddBatch(b.p.topic.name, b.p.id, e.batch(b, codec))
+	}
+	return req
+}
+
+// grow makes room, so that no pointer into the slices moves later.
+func (e *encoder) grow(records, headers int) {
+	const keep = 1 << 14 // what a rare large request needed is given back
+	if cap(e.records) < records || cap(e.records) > keep && records < keep {
+		e.records, e.pointers = make([]sarama.Record, 0, records), make([]*sarama.Record, 0, records)
+	}
+	if cap(e.headers) < headers || cap(e.headers) > 16*keep && headers < 16*keep {
+		e.headers, e.headerPs = make([]sarama.RecordHeader, 0, headers), make([]*sarama.RecordHeader, 0, headers)
+	}
+	e.records, e.pointers = e.records[:0], e.pointers[:0]
+	e.headers, e.headerPs = e.headers[:0], e.headerPs[:0]
+}
+
+func (e *encoder) batch(b *batch, codec sarama.CompressionCodec) *sarama.RecordBatch {
+	first := b.messages.head.time
+	latest, from := first, len(e.pointers)
+	for m, i := b.messages.head, int64(0); m != nil; m, i = m.next, i+1 {
+		latest = max(latest, m.time) // commit times may step back
+		h := len(e.headers)
+		e.headers = m.readHeaders(e.headers)
+		for j := h; j < len(e.headers); j++ {
+			e.headerPs = append(e.headerPs, &e.headers[j])
+		}
+		e.records = append(e.records, sarama.Record{
+			OffsetDelta:    i,
+			TimestampDelta: time.Duration(m.time-first) * time.Millisecond,
+			Key:            m.keyBytes(),
+			Value:          m.valueBytes(),
+			Headers:        e.headerPs[h:len(e.headers):len(e.headers)],
+		})
+		e.pointers = append(e.pointers, &e.records[len(e.records)-1])
+	}
+	return &sarama.RecordBatch{
+		Version: 2, Codec: codec, CompressionLevel: sarama.CompressionLevelDefault,
+		ProducerID: b.producer.id, ProducerEpoch: b.producer.epoch, FirstSequence: b.seq,
+		FirstTimestamp: time.UnixMilli(first), MaxTimestamp: time.UnixMilli(latest),
+		LastOffsetDelta: int32(b.messages.n - 1),
+		Records:         e.pointers[from:len(e.pointers):len(e.pointers)],
+	}
+}
+
+// release drops what the request referred to.
+func (e *encoder) release() {
+	clear(e.records)
+	clear(e.headers)
+}

@@ -1,0 +1,171 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// errNoAnswer is a response that says nothing of a batch that was in the request.
+var errNoAnswer = errors.New("the response lacks the partition")
+
+// settled is what settle hands out once the lock is released.
+type settled struct {
+	done     list // acknowledged
+	given    lists // failed, with err
+	err      error
+	poisoned []poisonedMessage
+}
+
+type poisonedMessage struct {
+	m   *message
+	err error
+}
+
+// settle takes the answer to a request, or the error instead of one.
+func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse, err error) {
+	now := time.Now()
+	var out settled
+	var fatal error
+	k.mu.Lock()
+	s.sent = now
+	k.counters.requests++
+	k.onWire -= len(batches)
+	lost := err != nil && !errors.Is(err, errTooLarge)
+	if lost {
+		k.unanswered(s, err, len(batches), now)
+	} else {
+		s.tries, s.retryAt = 0, time.Time{}
+	}
+	for _, b := range batches {
+		b.onWire = false
+		p := b.p
+		switch v, cause := outcome(b, resp, err); {
+		case b.abandoned:
+			p.batch = nil
+			p.tries = 0
+		case v == acked:
+			k.acked(p, &out.done, now)
+		case k.closing:
+			k.giveUp(p, &out)
+		case v == again:
+			k.again(p, cause, lost)
+		case v == fenced:
+			fatal = cause
+		default:
+			k.refused(p, v, cause, &out)
+		}
+		k.moveOn(p)
+	}
+	if fatal != nil {
+		out.given = append(out.given, k.disown(fatal)...)
+		out.err = k.down
+		k.counters.failures[errorName(fatal)]++
+		k.log.Error("outbox.producer_refused", "error", fatal, "events", out.given.count())
+	}
+	if k.closing && k.onWire == 0 {
+		k.signalIdle()
+	}
+	k.mu.Unlock()
+	k.deliver(&out, now)
+}
+
+// moveOn lets a partition go on after its batch came back.
+func (k *Kafka) moveOn(p *partition) {
+	if t := p.topic; t.grow > 0 && !t.busy() {
+		t.setCount(t.grow)
+		k.want(t) // for the leaders of the new ones
+		for _, q := range t.partitions {
+			k.schedule(q)
+		}
+		return
+	}
+	k.schedule(p)
+}
+
+// signalIdle tells Close that nothing is on the wire.
+func (k *Kafka) signalIdle() {
+	select {
+	case <-k.idle:
+	default:
+		close(k.idle)
+	}
+}
+
+func (k *Kafka) acked(p *partition, done *list, now time.Time) {
+	messages := p.accepted()
+	k.counters.inFlight -= messages.n
+	k.counters.published += uint64(messages.n)
+	k.counters.lastAck = now
+	p.topic.published += uint64(messages.n)
+	p.topic.bytes += uint64(messages.bytes - messages.n*recordOverhead)
+	k.counters.bytes += uint64(messages.bytes - messages.n*recordOverhead)
+	done.append(&messages)
+}
+
+// again leaves the batch to be sent once more, unchanged: at the earliest when
+// its topic's leaders have been looked up, and, unless the whole request got
+// lost and the sender rests, after a backoff.
+func (k *Kafka) again(p *partition, cause error, lost bool) {
+	k.counters.retries[errorName(cause)]++
+	k.counters.retried++
+	k.want(p.topic)
+	p.needs = p.topic.wanted
+	if lost {
+		return
+	}
+	p.tries++
+	p.rest = true
+	time.AfterFunc(backoff(p.tries, k.tune.minBackoff, k.tune.maxBackoff), func() {
+		k.mu.Lock()
+		p.rest = false
+		k.schedule(p)
+		k.mu.Unlock()
+	})
+	k.trouble(fmt.Errorf("topic %s, partition %d: %w", p.topic.name, p.id, cause), "outbox.produce_retry")
+}
+
+// refused halves a batch that the broker will never take, or names its only record guilty.
+func (k *Kafka) refused(p *partition, v verdict, cause error, out *settled) {
+	b := p.batch
+	k.counters.inFlight -= b.messages.n
+	if b.messages.n > 1 && v != refusedTopic {
+		if t := p.topic; v == refusedSize {
+			t.maxBatch = max(min(t.maxBatch, b.messages.bytes)/2, 1)
+			k.log.Info("outbox.batch_halved", "topic", t.name, "partition", p.id, "events", b.messages.n, "bytes", b.messages.bytes, "error", cause)
+		}
+		k.counters.queued += b.messages.n
+		p.halve()
+		return
+	}
+	k.counters.queued += b.messages.n - 1
+	k.counters.failed++
+	k.counters.failures[errorName(cause)]++
+	m := b.messages.head
+	err := poisoned(m.id(), m.lsn, m.seq, fmt.Sprintf("%s, partition %d", p.topic.name, p.id), cause, hintOf(cause, p.topic.name, len(m.buf)))
+	out.poisoned = append(out.poisoned, poisonedMessage{p.convict(err), err}) // Invariant 5: the partition stands still
+}
+
+// giveUp fails a batch that would have to be sent again while the sink closes.
+func (k *Kafka) giveUp(p *partition, out *settled) {
+	var given lists
+	k.abandon(p, &given)
+	k.unqueue(given)
+	out.given = append(out.given, given...)
+	out.err = ErrClosed
+}
+
+// deliver settles messages, without the lock: acks are the relay's code.
+func (k *Kafka) deliver(out *settled, now time.Time) {
+	k.latency.observe(&out.done, now.UnixNano())
+	out.done.each(func(m *message) {
+		m.ack.Done(m.size) // Invariant 6
+		m.free()
+	})
+	for _, p := range out.poisoned {
+		p.m.ack.Fail(p.m.size, p.err)
+	}
+	out.given.fail(out.err)
+}
