@@ -45,7 +45,7 @@ func (l *loaded) builder() (*sink.Builder, error) {
 	source := l.CloudEvents.Source
 	if source == "" {
 		var err error
-		if source, err = l.eventSource(); err != nil {
+		if source, err = l.relayConfig(nil, nil).Source(); err != nil {
 			return nil, err
 		}
 	}

@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/jackc/pglogrepl"
 )
 
-// Oracle compares what a relay does with what it promises. It is told of
-// Server's Steps and of what the sink does, under one lock: an event that is
-// acknowledged must be reported with Acked before the relay can know of it.
-// What was broken is kept, and returned by Err.
+// Oracle compares what a relay does with what it promises. It is told of the
+// Server's Steps and of what the sink does, under one lock: that an event is
+// acknowledged must be said with Acked before the relay can know of it. What
+// was broken is kept, and returned by Err.
 type Oracle struct {
 	// MaxSilence is the longest time between two status updates, and MinSpacing
 	// the shortest, the last one of a session excepted, both by the client's
@@ -20,59 +18,123 @@ type Oracle struct {
 	MaxSilence, MinSpacing time.Duration
 
 	mu      sync.Mutex
-	place   map[string]int // of an event in the commit order, by id
-	events  []*Event
-	arrived []bool
-	acked   []bool
-	latest  map[string]int // by key: place of the last event that arrived for the first time
-	left    map[*Tx]int    // events that are not acknowledged
-	session *watched       // nil before the first
+	events  []*oracleEvent // in commit order
+	byID    map[string]*oracleEvent
+	left    map[*Tx]int // events that are not acknowledged
+	latest  map[string]*oracleEvent
+	session *watched // nil before the first
 	broken  []error
 	count   Count
+}
+
+type oracleEvent struct {
+	*Event
+	tx             *Tx
+	place          int
+	arrived, acked bool
 }
 
 // Count is what an Oracle has seen.
 type Count struct {
 	Sessions, Updates int
-	Arrivals, Repeats int // of events, and of those that had arrived before
 	Moves             int // updates that moved the flush position
-}
-
-// watched is a session as the Oracle knows it.
-type watched struct {
-	number   int
-	start    pglogrepl.LSN
-	queue    []position // what was sent and may be confirmed, in order
-	next     int        // the first of it that was not complete when last looked at
-	limit    pglogrepl.LSN
-	confirms map[pglogrepl.LSN]bool
-	sent     map[pglogrepl.LSN]bool
-	last     *Update
-	hurried  time.Duration // the last update came so soon after the one before
-	opened   time.Time
-}
-
-type position struct {
-	lsn pglogrepl.LSN
-	tx  *Tx // nil: complete in itself
+	Arrivals, Repeats int // of events, and of those that had arrived before
 }
 
 // NewOracle returns an Oracle for a server with that WAL.
 func NewOracle(w *WAL) *Oracle {
-	o := &Oracle{place: make(map[string]int), latest: make(map[string]int), left: make(map[*Tx]int)}
+	o := &Oracle{byID: make(map[string]*oracleEvent), left: make(map[*Tx]int), latest: make(map[string]*oracleEvent)}
 	for _, r := range w.Records {
 		if r.Tx == nil {
 			continue
 		}
 		for _, row := range r.Tx.Rows {
-			if row.Event != nil {
-				o.place[row.Event.ID] = len(o.events)
-				o.events = append(o.events, row.Event)
-				o.left[r.Tx]++
+			if row.Event == nil {
+				continue
 			}
+			e := &oracleEvent{Event: row.Event, tx: r.Tx, place: len(o.events)}
+			o.events = append(o.events, e)
+			o.byID[e.ID] = e
+			o.left[r.Tx]++
 		}
 	}
-	o.arrived, o.acked = make([]bool, len(o.events)), make([]bool, len(o.events))
-	o.owners(w)
 	return o
+}
+
+// Arrived says that an event has come to where its order counts: the topic, or
+// what stands for it. Of one key, each must come for the first time behind
+// those that were committed before it. What arrived is compared with the WAL.
+func (o *Oracle) Arrived(got Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.count.Arrivals++
+	e := o.byID[got.ID]
+	if e == nil {
+		o.breach("event %q arrived, which was never committed", got.ID)
+		return
+	}
+	if got != *e.Event {
+		o.breach("event %d arrived as %+v, was %+v", e.place, got, *e.Event)
+	}
+	if e.arrived {
+		o.count.Repeats++
+		return
+	}
+	e.arrived = true
+	if e.Key == "" {
+		return
+	}
+	if last := o.latest[e.Key]; last != nil && last.place > e.place {
+		o.breach("key %q: event %d arrived behind event %d (Invariant 5)", e.Key, e.place, last.place)
+		return
+	}
+	o.latest[e.Key] = e
+}
+
+// Acked says that an event is durable, before anybody else is told.
+func (o *Oracle) Acked(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e := o.byID[id]
+	switch {
+	case e == nil:
+		o.breach("event %q acknowledged, which was never committed", id)
+	case !e.acked:
+		e.acked = true
+		o.left[e.tx]--
+	}
+}
+
+// Missing returns the ids of events that were never acknowledged, in commit order.
+func (o *Oracle) Missing() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var ids []string
+	for _, e := range o.events {
+		if !e.acked {
+			ids = append(ids, e.ID)
+		}
+	}
+	return ids
+}
+
+// Count returns what was seen so far.
+func (o *Oracle) Count() Count {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count
+}
+
+// Err returns what was broken so far, or nil.
+func (o *Oracle) Err() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return errors.Join(o.broken...)
+}
+
+// breach keeps the first few that were broken: the rest mostly follows from them.
+func (o *Oracle) breach(format string, args ...any) {
+	if len(o.broken) < 8 {
+		o.broken = append(o.broken, fmt.Errorf(format, args...))
+	}
 }

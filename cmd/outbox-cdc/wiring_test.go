@@ -1,0 +1,95 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/outbox-cdc/outbox-cdc/cdc"
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+func TestEventSource(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"postgres://relay:hunter2@db:5432/app":         "postgres://db/app/outbox",
+		"postgres://relay@db-1:5432,db-2:5432/app":     "postgres://db-1/app/outbox",
+		"host=db.example dbname=app user=relay":        "postgres://db.example/app/outbox",
+		"postgres://relay:hunter2@db/my%20app?x=y%3":   "",
+		"postgres://relay:hunter2@db/app?sslmode=nono": "",
+	} {
+		l := mustLoad(t, given{args: []string{"--postgres-url", url}})
+		got, err := l.relayConfig(nil, nil).Source()
+		if want == "" {
+			if fault.KindOf(err) != fault.Usage || strings.Contains(err.Error()+fault.HintOf(err), "hunter2") {
+				t.Errorf("%s: %v, want a usage error that does not show it", url, err)
+			}
+			continue
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", url, got, err, want)
+		}
+	}
+}
+
+func TestTableName(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]cdc.Table{
+		"outbox":        {Schema: "public", Name: "outbox"},
+		"sales.outbox":  {Schema: "sales", Name: "outbox"},
+		"Sales.Out Box": {Schema: "Sales", Name: "Out Box"},
+	} {
+		l := mustLoad(t, given{args: []string{"--table-name", name}})
+		if got := l.relayConfig(nil, nil).Table; got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+	for _, name := range []string{"", ".outbox", "sales.", "a.b.c"} {
+		if _, err := loadGiven(t, given{args: []string{"--table-name", name}}); fault.KindOf(err) != fault.Usage {
+			t.Errorf("%q: %v, want a usage error", name, err)
+		}
+	}
+}
+
+// TestRecordMapping sees to it that no column gets lost between the two structs.
+func TestRecordMapping(t *testing.T) {
+	t.Parallel()
+	l := mustLoad(t, given{yaml: `
+postgres: {url: postgres://db/app}
+table: {columns: {id: c1, key: c2, type: c3, payload: c4, timestamp: c5, headers: c6, source: c7, subject: c8,
+  correlation_id: c9, causation_id: c10, data_version: c11, traceparent: c12}}
+route: {topic: t}
+headers: {extra: [c13]}
+`})
+	b, err := l.builder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := strings.Join(b.RequiredColumns(), " ")
+	for _, want := range strings.Fields("c1 c2 c3 c4 c5 c6 c7 c8 c9 c10 c11 c12 c13") {
+		if !strings.Contains(" "+columns+" ", " "+want+" ") {
+			t.Errorf("%s is configured and not required: %s", want, columns)
+		}
+	}
+}
+
+func TestKafkaWiring(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ yaml, want string }{
+		"partitions out of range": {"kafka: {create_topics: {partitions: 3000000000}}", "out of range"},
+		"replicas out of range":   {"kafka: {create_topics: {partitions: 1, replication_factor: 40000}}", "out of range"},
+		"TLS files without TLS":   {"kafka: {tls: {ca_file: /x}}", "tls"},
+	} {
+		l := mustLoad(t, given{yaml: "postgres: {url: postgres://db/app}\n" + tc.yaml})
+		b, err := l.builder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := l.kafka(b, nil)
+		if k != nil {
+			_ = k.Close(t.Context())
+		}
+		if fault.KindOf(err) != fault.Usage || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
