@@ -55,3 +55,5 @@ require (
 	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7
 	gopkg.in/yaml.v3 v3.0.1
 )
+
+require github.com/kylelemons/godebug v1.1.0 // indirect

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var err error
-	shared, err = devenv.StartPostgres(ctx, devenv.PostgresOptions{Settings: map[string]string{
+	shared, err = devenv.StartPostgres(ctx, devenv.PostgresOptions{Version: "17", Settings: map[string]string{
 		"max_replication_slots": "50", "max_wal_senders": "50", "max_connections": "200", "max_prepared_transactions": "5",
 	}})
 	if err != nil {

@@ -371,3 +371,16 @@ func TestSlotCreationNamesBlockers(t *testing.T) {
 	}
 	r.await(t, Streaming)
 }
+
+// Before PostgreSQL 18 a slot that is older than its publication can never be read.
+func TestPublicationYoungerThanSlot(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	if serverVersion(t, conn) >= 180000 {
+		t.Fatal("the shared server of this package must be older than 18: it has other rules there")
+	}
+	mustExec(t, t.Context(), conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", name)
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	mustExec(t, t.Context(), conn, createPublicationSQL(mustDefaults()))
+	checkFault(t, start(t, configFor(name), newMemory(false)).wait(t), fault.SlotLost, "outbox-cdc recover")
+}

@@ -36,6 +36,7 @@ var errServerDone = errors.New("the server ended the stream")
 // the line's goroutine uses it, but for interrupt.
 type stream struct {
 	conn     *pgconn.PgConn
+	config   Config
 	timeline int32
 
 	received pglogrepl.LSN // highest position seen, for the write field of reports
@@ -63,7 +64,7 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{conn: conn, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
+	s := &stream{conn: conn, config: c, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err == nil {
 		s.timeline = system.Timeline
@@ -77,8 +78,8 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream
 		})
 	}
 	if err != nil {
-		_ = conn.Close(context.WithoutCancel(ctx))
-		return nil, postgresError("start replication", err)
+		s.close()
+		return nil, s.refused("start replication", err)
 	}
 	return s, nil
 }
@@ -110,7 +111,7 @@ func (s *stream) receive(deadline time.Time) (frame, error) {
 		case *pgproto3.CopyData:
 			return s.parse(msg.Data)
 		case *pgproto3.ErrorResponse:
-			return frame{}, postgresError("stream", pgconn.ErrorResponseToPgError(msg))
+			return frame{}, s.refused("stream", pgconn.ErrorResponseToPgError(msg))
 		case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 			return frame{}, errServerDone
 		}
@@ -161,6 +162,9 @@ func (s *stream) report(now time.Time, flush pglogrepl.LSN, askReply bool) error
 }
 
 func (s *stream) send(msg pgproto3.FrontendMessage) error {
+	if s.conn.IsClosed() { // by pgconn when a receive failed: a goroutine of its own is at the same buffer then
+		return net.ErrClosed
+	}
 	if err := s.conn.Conn().SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
@@ -204,10 +208,25 @@ func (s *stream) close() {
 	_ = s.conn.Close(ctx)
 }
 
+// refused sorts an error of the walsender's: some of them come back for ever.
+func (s *stream) refused(op string, err error) error {
+	switch pgCode(err) {
+	case codeNotInPrerequisiteState:
+		return lostSlot(s.config, oneLine{err})
+	case codeUndefinedObject: // the publication, as of the WAL that is being decoded; or a slot that was dropped just now
+		if op == "stream" {
+			return fault.New(fault.SlotLost, op, oneLine{err},
+				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while; what it lacked must be sent from the table: run `outbox-cdc recover`")
+		}
+		return fault.New(fault.Unreachable, op, oneLine{err}, "")
+	}
+	return postgresError(op, err)
+}
+
 // broken is a connection that is of no more use; the line reconnects.
 func (s *stream) broken(op string, err error) error {
 	if pgCode(err) != "" {
-		return postgresError(op, err)
+		return s.refused(op, err)
 	}
 	return fault.New(fault.Unreachable, op, oneLine{err}, "")
 }
