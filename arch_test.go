@@ -45,7 +45,8 @@ var arrows = []struct {
 	{"internal/fault", []string{}},
 	{"internal/devenv/", []string{"internal/devenv"}},
 	{"internal/walsim", nil},
-	{"cmd/outbox-cdc", []string{"cdc", "sink", "decoder", "internal/fault", "internal/devenv"}},
+	{"internal/rig", nil},
+	{"cmd/outbox-cdc", []string{"cdc", "sink", "internal/fault", "internal/devenv"}},
 	{"bench/", nil},
 	{".", []string{}},
 }
@@ -63,7 +64,7 @@ var homes = map[string][]string{
 
 // tools are what tests, the demo and benchmarks are made with. They never run
 // beside a database that matters.
-var tools = []string{"internal/devenv/", "internal/walsim", "bench/"}
+var tools = []string{"internal/devenv/", "internal/walsim", "internal/rig", "bench/"}
 
 // below reports whether dir is the folder, or below it if it ends in /.
 func below(dir, folder string) bool {

@@ -27,7 +27,7 @@ type scripted struct {
 	oracle *walsim.Oracle
 
 	mu         sync.Mutex
-	changed    sync.Cond // on mu
+	changed    sync.Cond // on mu: there is work, or an end to it
 	rng        *rand.Rand
 	failures   int // how often a batch will fail; the sink is down then until Reset
 	poison     int // how often an event will be refused for good
@@ -151,11 +151,25 @@ func (s *scripted) release() {
 	s.mu.Unlock()
 }
 
-// most returns the most that was ever unsettled, and what is now.
-func (s *scripted) most() (events, bytes, now int) {
+// most returns the most that was ever unsettled.
+func (s *scripted) most() (events, bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.maxEvents, s.maxBytes, s.events
+	return s.maxEvents, s.maxBytes
+}
+
+// unsettled returns how many events are.
+func (s *scripted) unsettled() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.events
+}
+
+// left returns what was not used of the trouble it was to make.
+func (s *scripted) left() (failures, poison int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures, s.poison
 }
 
 // work carries batches to their end, one at a time.

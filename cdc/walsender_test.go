@@ -145,6 +145,15 @@ func (r *rig) verdict() error {
 
 func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }
 
+// course is what a run does besides what the Script does.
+type course struct {
+	config             cdc.Config
+	end                pglogrepl.LSN // the slot has to get there
+	delay              time.Duration // the longest of the sink
+	failures, poison   int           // of the sink
+	restarts           int           // of the relay, in order
+}
+
 // chaos is one run: everything in it is drawn from the seed.
 func chaos(ctx context.Context, seed uint64, log *slog.Logger) (walsim.Count, error) {
 	rng := rand.New(rand.NewPCG(seed, 3))
@@ -161,31 +170,33 @@ func chaos(ctx context.Context, seed uint64, log *slog.Logger) (walsim.Count, er
 	if err != nil {
 		return walsim.Count{}, err
 	}
-	config := cdc.Config{InFlightEvents: pick(rng, 1, 10, 100, 50_000), InFlightBytes: pick(rng, 2000, 100_000, 16<<20), Log: log}
-	failures, poison, restarts := rng.IntN(3), rng.IntN(2), rng.IntN(2)
-	delay := pick(rng, 2, 20, 60) * time.Millisecond
-	err = errors.Join(r.carry(ctx, rng, config, failures, poison, restarts, wal.End()), r.verdict())
+	c := course{
+		config: cdc.Config{InFlightEvents: pick(rng, 1, 10, 100, 50_000), InFlightBytes: pick(rng, 3000, 100_000, 16<<20), Log: log},
+		end:    wal.End(), failures: rng.IntN(3), poison: rng.IntN(2), restarts: rng.IntN(2),
+	}
+	// A sink that is slower than the walsender makes for many states to report in.
+	takes := pick(rng, 100, 500, 1500) * time.Millisecond
+	c.delay = min(2*takes/time.Duration(1+len(wal.Events())/min(c.config.InFlightEvents, 6)), 80*time.Millisecond)
+	err = errors.Join(r.carry(ctx, rng, c), r.verdict())
 	if missing := oracle.Missing(); err == nil && len(missing) > 0 {
 		err = fmt.Errorf("%d events were never acknowledged, the first is %s", len(missing), missing[0])
 	}
 	return oracle.Count(), err
 }
 
-// carry runs relays, one after the other, until the slot stands at end.
-func (r *rig) carry(ctx context.Context, rng *rand.Rand, config cdc.Config, failures, poison, restarts int, end pglogrepl.LSN) error {
+// carry runs relays, one after the other, until the slot stands at the end.
+func (r *rig) carry(ctx context.Context, rng *rand.Rand, c course) error {
 	for {
 		sink := newScripted(r.oracle, rng.Uint64())
-		sink.failures, sink.poison = failures, poison
-		if err := r.start(ctx, sink, config); err != nil {
+		sink.failures, sink.poison, sink.delay = c.failures, c.poison, c.delay
+		if err := r.start(ctx, sink, c.config); err != nil {
 			return err
 		}
-		reached := func() bool { return r.server.Confirmed() >= end }
-		limit := 30 * time.Second
-		if restarts > 0 {
-			again := time.Now().Add(time.Duration(rng.IntN(300)) * time.Millisecond)
-			reached = func() bool { return r.server.Confirmed() >= end || time.Now().After(again) }
+		again := time.Now().Add(time.Hour)
+		if c.restarts > 0 {
+			again = time.Now().Add(time.Duration(rng.IntN(500)) * time.Millisecond)
 		}
-		err, ended := r.await(reached, limit)
+		err, ended := r.await(func() bool { return r.server.Confirmed() >= c.end || time.Now().After(again) }, 30*time.Second)
 		if !ended && err != nil {
 			return errors.Join(err, r.stop())
 		}
@@ -194,22 +205,20 @@ func (r *rig) carry(ctx context.Context, rng *rand.Rand, config cdc.Config, fail
 		} else {
 			err = r.stop()
 		}
-		sink.mu.Lock()
-		failures, poison = sink.failures, sink.poison
-		sink.mu.Unlock()
-		if events, bytes, _ := sink.most(); events > config.InFlightEvents || bytes >= config.InFlightBytes+8000 {
-			return fmt.Errorf("%d events, %d bytes in flight, past the limits %d, %d (Invariant 7)", events, bytes, config.InFlightEvents, config.InFlightBytes)
+		events, bytes := sink.most()
+		if limit := c.config.InFlightBytes + 8000; events > c.config.InFlightEvents || bytes >= limit {
+			return fmt.Errorf("%d events, %d bytes in flight, past the limits %d, %d (Invariant 7)", events, bytes, c.config.InFlightEvents, limit)
 		}
+		c.failures, c.poison = sink.left()
 		switch {
 		case fault.KindOf(err) == fault.Poison: // as if the operator had mended it
 		case err != nil:
 			return err
 		case ended:
 			return errors.New("Run returned nil by itself")
-		case restarts > 0:
-			restarts--
-		default:
+		case r.server.Confirmed() >= c.end:
 			return nil
 		}
+		c.restarts--
 	}
 }

@@ -88,8 +88,8 @@ func (k *Kafka) unreachable(err error) {
 	if !k.link.once {
 		if !errors.Is(err, errHungUp) {
 			k.link.closed = 0
-		} else if k.link.closed++; k.link.closed >= 3 {
-			err = fmt.Errorf("%w: %w", errWantsSASL, err)
+		} else if k.link.closed++; k.link.closed >= hangUps {
+			err = fmt.Errorf("%w: %w", errLogin, err)
 		}
 		k.link.refusal = refusal(err, k.cfg)
 		k.link.err, k.link.errAt = err, time.Now()
@@ -143,11 +143,15 @@ func (k *Kafka) unanswered(s *sender, err error, batches int, now time.Time) {
 	k.trouble(err, "outbox.produce_retry")
 }
 
-// errHungUp is a broker that answered the greeting and then closed the connection.
+// errHungUp is a broker that answered the greeting and then closed the
+// connection, errLogin one that did so hangUps times in a row: one that starts
+// or stops does not.
 var (
-	errHungUp    = errors.New("the broker closed the connection after the greeting")
-	errWantsSASL = errors.New("the listener seems to demand SASL, and kafka.sasl is not set")
+	errHungUp = errors.New("the broker closed the connection after the greeting")
+	errLogin  = errors.New("the broker does not let us in")
 )
+
+const hangUps = 5
 
 // explain finds out why a connection ended without a word: the port may speak
 // TLS and we do not, or the other way round.
@@ -155,7 +159,7 @@ func (k *Kafka) explain(addr string, err error) error {
 	k.mu.Lock()
 	once := k.link.once
 	k.mu.Unlock()
-	if once || !hungUp(err) {
+	if once || !hungUp(err) && !isTimeout(err) {
 		return err
 	}
 	speaks := k.dialer.probe(addr)
@@ -164,7 +168,7 @@ func (k *Kafka) explain(addr string, err error) error {
 		return errSpeaksTLS
 	case speaks == speaksKafka && k.cfg.TLS.Enabled:
 		return errSpeaksPlain
-	case speaks != speaksNothing && k.cfg.SASL.Mechanism == "":
+	case speaks != speaksNothing && hungUp(err):
 		return fmt.Errorf("%w: %w", errHungUp, err)
 	}
 	return err
@@ -207,8 +211,10 @@ func refusal(err error, cfg KafkaConfig) error {
 		return refuse(fmt.Sprintf("check kafka.sasl: the broker does not know user %q with that password under %s", cfg.SASL.User, cfg.SASL.Mechanism))
 	case errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
 		return refuse(fmt.Sprintf("the listener does not offer %s: choose another kafka.sasl.mechanism", cfg.SASL.Mechanism))
-	case errors.Is(err, errWantsSASL):
-		return refuse("set kafka.sasl, or use the port of a listener without it")
+	case errors.Is(err, errLogin) && cfg.SASL.Mechanism == "":
+		return refuse("the listener seems to demand SASL: set kafka.sasl, or use another port")
+	case errors.Is(err, errLogin):
+		return refuse(fmt.Sprintf("check kafka.sasl: the listener may not offer %s, or not know user %q with that password", cfg.SASL.Mechanism, cfg.SASL.User))
 	case errors.Is(err, sarama.ErrIllegalSASLState):
 		return refuse("the listener does not use SASL: remove kafka.sasl, or use another port")
 	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):

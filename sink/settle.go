@@ -13,7 +13,7 @@ var errNoAnswer = errors.New("the response lacks the partition")
 
 // settled is what settle hands out once the lock is released.
 type settled struct {
-	done     list // acknowledged
+	done     list  // acknowledged
 	given    lists // failed, with err
 	err      error
 	poisoned []poisonedMessage

@@ -62,7 +62,7 @@ func (g *generator) step() {
 	case n < 3 && len(g.open) < 5:
 		g.open = append(g.open, &Tx{XID: g.xid, First: g.next})
 		g.xid++
-	case n < 11 && len(g.open) > 0:
+	case n < 13 && len(g.open) > 0:
 		g.row(g.open[g.rng.IntN(len(g.open))])
 	case n < 15 && len(g.open) > 0:
 		g.commit()

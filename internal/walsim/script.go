@@ -57,27 +57,28 @@ type Action struct {
 }
 
 // Chaos returns a Script that draws from a seed: keepalives, pauses, and in
-// all sessions together at most so many faults that end one. After them it is
-// quiet, so that a run comes to its end.
+// all sessions together at most so many faults that end one, rarely or often.
+// After them no session ends any more, so that a run comes to its end.
 func Chaos(seed uint64, faults int) Script {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	ends := []Deed{Close, Reset, Reset, Tear, Fatal, Finish, Crash}
-	return func(p Point) Action {
-		switch n := rng.IntN(2000); {
-		case n < 60:
-			return Action{Do: Keepalive}
-		case n < 80:
-			return Action{Do: Ask}
+	often := 2 + rng.IntN(14)
+	return func(Point) Action {
+		switch n := rng.IntN(4000); {
 		case n < 120:
+			return Action{Do: Keepalive}
+		case n < 140:
+			return Action{Do: Ask}
+		case n < 220:
 			return Action{Do: Pause, For: time.Duration(rng.IntN(8)) * time.Millisecond}
-		case n < 123:
+		case n < 224:
 			return Action{Do: Deaf, For: time.Duration(rng.IntN(100)) * time.Millisecond}
-		case n < 124:
+		case n < 225:
 			return Action{Do: CutPlain}
-		case n < 139 && faults > 0:
+		case n < 225+often && faults > 0:
 			faults--
 			a := Action{Do: ends[rng.IntN(len(ends))]}
-			switch rng.IntN(4) {
+			switch rng.IntN(6) {
 			case 0:
 				a.Refuse = time.Duration(rng.IntN(300)) * time.Millisecond
 			case 1:
