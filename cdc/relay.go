@@ -161,7 +161,7 @@ func (r *Relay) connect(ctx context.Context, started time.Time) (*pgx.Conn, erro
 
 // prepare sets up what is missing, and opens the line.
 func (r *Relay) prepare(ctx context.Context, conn *pgx.Conn) (*line, error) {
-	_, report, err := setUp(ctx, conn, r.config, false)
+	report, err := setUp(ctx, conn, r.config, false)
 	if err != nil {
 		return nil, err
 	}

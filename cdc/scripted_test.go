@@ -56,12 +56,14 @@ type queued struct {
 	ack   cdc.Ack
 }
 
-func newScripted(oracle *walsim.Oracle, seed uint64) *scripted {
+// newScripted returns a sink that works; set changes it before it does.
+func newScripted(oracle *walsim.Oracle, seed uint64, set func(*scripted)) *scripted {
 	s := &scripted{
 		oracle: oracle, rng: rand.New(rand.NewPCG(seed, 2)),
 		partitions: make(map[string]*partition), delay: 3 * time.Millisecond,
 	}
 	s.changed.L = &s.mu
+	set(s)
 	for range 3 {
 		s.workers.Go(s.work)
 	}
@@ -143,10 +145,10 @@ func (s *scripted) Close(context.Context) error {
 	return nil
 }
 
-// release lets a stuck sink go on.
+// release lets a stuck sink go on, fast.
 func (s *scripted) release() {
 	s.mu.Lock()
-	s.stuck = false
+	s.stuck, s.delay = false, 10*time.Microsecond
 	s.changed.Broadcast()
 	s.mu.Unlock()
 }

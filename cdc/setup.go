@@ -40,8 +40,7 @@ func Init(ctx context.Context, c Config) (InitReport, error) {
 		return InitReport{}, err
 	}
 	defer closeSQL(conn)
-	_, report, err := setUp(ctx, conn, c, true)
-	return report, err
+	return setUp(ctx, conn, c, true)
 }
 
 // InitSQL returns the SQL that Init would run on an empty database, for an
@@ -76,48 +75,47 @@ func commentSQL(c Config, m mark) string {
 	return fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(c.Publication), literal(markPrefix+string(m)))
 }
 
-// setUp brings publication and slot to where streaming can begin, and returns
-// the catalog as it is then. init tells that the operator asked for it: what
+// setUp brings publication and slot to where streaming can begin. init tells that the operator asked for it: what
 // is missing is created though it may not look like a first start.
-func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (catalog, InitReport, error) {
+func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport, error) {
 	var report InitReport
 	// Each pass reads afresh, for another instance may be at the same work;
 	// a first start takes three.
 	for range 8 {
 		cat, err := readCatalog(ctx, conn, c)
 		if err != nil {
-			return cat, report, err
+			return report, err
 		}
 		if err := cat.checkServer(); err != nil {
-			return cat, report, err
+			return report, err
 		}
 		if cat.table == nil && init && c.Table == defaultTable {
 			if err := exec(ctx, conn, "create table", schemaSQL); err != nil {
-				return cat, report, err
+				return report, err
 			}
 			report.Created = append(report.Created, "table "+c.Table.String())
 			continue
 		}
 		next, err := cat.nextStep(c, init)
 		if err != nil {
-			return cat, report, err
+			return report, err
 		}
 		if err := cat.checkTable(c); err != nil {
-			return cat, report, err
+			return report, err
 		}
 		if next == proceed {
 			report.Existing = existing(c, report.Created)
-			return cat, report, rememberReady(ctx, conn, c, cat.publication)
+			return report, rememberReady(ctx, conn, c, cat.publication)
 		}
 		if c.NoInit && !init {
-			return cat, report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
+			return report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
 				"run `outbox-cdc init`, or start without --no-init")
 		}
 		if err := create(ctx, conn, c, next, cat, &report); err != nil {
-			return cat, report, err
+			return report, err
 		}
 	}
-	return catalog{}, report, fault.New(fault.Unreachable, "set up",
+	return report, fault.New(fault.Unreachable, "set up",
 		fmt.Errorf("publication %q and slot %q keep changing: is something else creating and dropping them?", c.Publication, c.Slot), "")
 }
 

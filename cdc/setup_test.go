@@ -73,7 +73,7 @@ func TestInitSQLSuffices(t *testing.T) {
 		sql = strings.Replace(sql, "'pgoutput', false, false, true)", "'pgoutput', false, false)", 1) // as the SQL's comment says
 	}
 	// In one simple query all is one transaction, in which no slot can be created.
-	for _, statement := range strings.Split(sql, ";\n") {
+	for statement := range strings.SplitSeq(sql, ";\n") {
 		mustExec(t, t.Context(), conn, statement)
 	}
 	role := name + "_relay"

@@ -30,8 +30,9 @@ func readMark(comment string) mark {
 	switch m := mark(strings.Fields(word + " -")[0]); m {
 	case creating, ready, recovering:
 		return m
+	default:
+		return unmarked
 	}
-	return unmarked
 }
 
 // step is what set-up has to do next.
@@ -67,7 +68,7 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 			fmt.Errorf("slot %q does not exist, and publication %q was not made by outbox-cdc, so whether the slot was lost is not known", c.Slot, c.Publication),
 			"if there never was a slot, have the publication's owner run `outbox-cdc init`; if there was one, what was committed since it was lost must be sent from the table: `outbox-cdc recover`")
 	default:
-		return proceed, lostSlot(c, fmt.Errorf("slot %q does not exist, though publication %q says that it was created", c.Slot, c.Publication))
+		return proceed, lostSlot(fmt.Errorf("slot %q does not exist, though publication %q says that it was created", c.Slot, c.Publication))
 	}
 }
 
@@ -90,7 +91,7 @@ func (cat catalog) usableSlot(c Config) error {
 		if reason == "" {
 			reason = "wal_removed"
 		}
-		return lostSlot(c, fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason))
+		return lostSlot(fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason))
 	}
 	return nil
 }
@@ -115,7 +116,7 @@ func (cat catalog) usablePublication(c Config) error {
 	return nil
 }
 
-func lostSlot(c Config, cause error) error {
+func lostSlot(cause error) error {
 	return fault.New(fault.SlotLost, "open slot", cause,
 		"what was committed since it was lost is no longer in the WAL and must be sent from the table: run `outbox-cdc recover`")
 }

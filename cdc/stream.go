@@ -36,7 +36,6 @@ var errServerDone = errors.New("the server ended the stream")
 // the line's goroutine uses it, but for interrupt.
 type stream struct {
 	conn     *pgconn.PgConn
-	config   Config
 	timeline int32
 
 	received pglogrepl.LSN // highest position seen, for the write field of reports
@@ -64,7 +63,7 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{conn: conn, config: c, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
+	s := &stream{conn: conn, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err == nil {
 		s.timeline = system.Timeline
@@ -212,7 +211,7 @@ func (s *stream) close() {
 func (s *stream) refused(op string, err error) error {
 	switch pgCode(err) {
 	case codeNotInPrerequisiteState:
-		return lostSlot(s.config, oneLine{err})
+		return lostSlot(oneLine{err})
 	case codeUndefinedObject: // the publication, as of the WAL that is being decoded; or a slot that was dropped just now
 		if op == "stream" {
 			return fault.New(fault.SlotLost, op, oneLine{err},

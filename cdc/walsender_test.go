@@ -19,15 +19,15 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/walsim"
 )
 
-// SeedVariable replays one run of TestWalsender, with its log.
-const SeedVariable = "OUTBOX_CDC_SEED"
+// seedVariable replays one run of TestWalsender, with its log.
+const seedVariable = "OUTBOX_CDC_SEED"
 
 // TestWalsender runs the relay between a scripted walsender and a scripted
 // sink, with faults on both sides, and an oracle that watches each status
 // update. Each seed is another run.
 func TestWalsender(t *testing.T) {
 	t.Parallel()
-	if text := os.Getenv(SeedVariable); text != "" {
+	if text := os.Getenv(seedVariable); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			t.Fatal(err)
@@ -46,7 +46,7 @@ func TestWalsender(t *testing.T) {
 	var mu sync.Mutex
 	var total walsim.Count
 	var all sync.WaitGroup
-	slots := make(chan struct{}, 12) // a run mostly waits
+	slots := make(chan struct{}, 24) // a run mostly waits
 	first := rand.Uint64()
 	for i := range uint64(runs) {
 		slots <- struct{}{}
@@ -55,7 +55,7 @@ func TestWalsender(t *testing.T) {
 			seed := first + i
 			count, err := chaos(t.Context(), seed, slog.New(slog.DiscardHandler))
 			if err != nil {
-				t.Errorf("seed %d (%s=%d replays it): %v", seed, SeedVariable, seed, err)
+				t.Errorf("seed %d (%s=%d replays it): %v", seed, seedVariable, seed, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -147,11 +147,11 @@ func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }
 
 // course is what a run does besides what the Script does.
 type course struct {
-	config             cdc.Config
-	end                pglogrepl.LSN // the slot has to get there
-	delay              time.Duration // the longest of the sink
-	failures, poison   int           // of the sink
-	restarts           int           // of the relay, in order
+	config           cdc.Config
+	end              pglogrepl.LSN // the slot has to get there
+	delay            time.Duration // the longest of the sink
+	failures, poison int           // of the sink
+	restarts         int           // of the relay, in order
 }
 
 // chaos is one run: everything in it is drawn from the seed.
@@ -175,7 +175,7 @@ func chaos(ctx context.Context, seed uint64, log *slog.Logger) (walsim.Count, er
 		end:    wal.End(), failures: rng.IntN(3), poison: rng.IntN(2), restarts: rng.IntN(2),
 	}
 	// A sink that is slower than the walsender makes for many states to report in.
-	takes := pick(rng, 100, 500, 1500) * time.Millisecond
+	takes := time.Duration(pick(rng, 100, 500, 1500)) * time.Millisecond
 	c.delay = min(2*takes/time.Duration(1+len(wal.Events())/min(c.config.InFlightEvents, 6)), 80*time.Millisecond)
 	err = errors.Join(r.carry(ctx, rng, c), r.verdict())
 	if missing := oracle.Missing(); err == nil && len(missing) > 0 {
@@ -187,8 +187,7 @@ func chaos(ctx context.Context, seed uint64, log *slog.Logger) (walsim.Count, er
 // carry runs relays, one after the other, until the slot stands at the end.
 func (r *rig) carry(ctx context.Context, rng *rand.Rand, c course) error {
 	for {
-		sink := newScripted(r.oracle, rng.Uint64())
-		sink.failures, sink.poison, sink.delay = c.failures, c.poison, c.delay
+		sink := newScripted(r.oracle, rng.Uint64(), func(s *scripted) { s.failures, s.poison, s.delay = c.failures, c.poison, c.delay })
 		if err := r.start(ctx, sink, c.config); err != nil {
 			return err
 		}

@@ -131,8 +131,10 @@ func tailOf(s string, n int) string { return s[max(0, len(s)-n):] }
 // PID returns the process id.
 func (r *Relay) PID() int { return r.cmd.Process.Pid }
 
-// Log returns what it wrote to standard error, Stdout what it wrote to standard output.
-func (r *Relay) Log() string    { return r.log.String() }
+// Log returns what it wrote to standard error.
+func (r *Relay) Log() string { return r.log.String() }
+
+// Stdout returns what it wrote to standard output.
 func (r *Relay) Stdout() string { return r.out.String() }
 
 // Signal sends a signal.
@@ -257,4 +259,10 @@ func Eventually(t testing.TB, limit time.Duration, what string, ok func() bool) 
 			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
+}
+
+// CPU returns the processor time, user and system, of a process that has ended.
+func (r *Relay) CPU() time.Duration {
+	<-r.done
+	return r.cmd.ProcessState.UserTime() + r.cmd.ProcessState.SystemTime()
 }
