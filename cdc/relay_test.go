@@ -345,6 +345,25 @@ func mustDefaults() Config {
 	return c
 }
 
+// A relay that is stopped while slot creation waits takes the waiting backend with it.
+func TestStopWhileSlotCreationWaits(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	mustExec(t, t.Context(), conn, "BEGIN; SELECT pg_current_xact_id()")
+	c := configFor(name)
+	log := newLogBuffer()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	r := start(t, c, newMemory(false))
+	log.await(t, "outbox.slot_creation_waits")
+	if err := r.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no slot is left", func() bool {
+		s, err := readSlot(t.Context(), conn, name)
+		return s == nil && err == nil
+	})
+}
+
 // Slot creation waits for older transactions, and says for which.
 func TestSlotCreationNamesBlockers(t *testing.T) {
 	t.Parallel()
