@@ -167,12 +167,6 @@ func createReplicationSlot(ctx context.Context, conn *pgx.Conn, c Config, versio
 	if version >= 170000 {
 		args = ", false, false, true" // temporary, twophase, failover
 	}
-	// A backend that waits does not see that its client has gone: it has to be told.
-	defer context.AfterFunc(ctx, func() {
-		cancelling, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer done()
-		_ = conn.PgConn().CancelRequest(cancelling)
-	})()
 	watched, stop := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { reportBlockers(watched, c, conn.PgConn().PID()) })

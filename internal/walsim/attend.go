@@ -14,7 +14,7 @@ func (w *walsender) ask(p Point, next []byte) (end Action, ok bool) {
 		if !w.attend() {
 			return Action{}, false
 		}
-		p.Sent = w.sent
+		p.Sent, p.Confirmed = w.sent, s.Confirmed()
 		alive := true
 		switch a := s.config.Script(p); a.Do {
 		case Go:

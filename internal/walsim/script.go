@@ -14,18 +14,25 @@ type Script func(Point) Action
 
 // Point is where a session stands.
 type Point struct {
-	Session  int           // counts successful START_REPLICATIONs from 1
-	Sent     pglogrepl.LSN // the position that a keepalive would carry
-	Record   int           // index of the WAL's record; the number of records when Idle
-	Message  int           // index of the record's message that is next
-	Messages int           // of the record; 0 when it sends nothing
-	Idle     bool          // everything is sent; Go waits a moment
+	Session   int           // counts successful START_REPLICATIONs from 1
+	Sent      pglogrepl.LSN // the position that a keepalive would carry
+	Confirmed pglogrepl.LSN // the slot's
+	Record    int           // index of the WAL's record; the number of records when Idle
+	Message   int           // index of the record's message that is next
+	Messages  int           // of the record; 0 when it sends nothing
+	Idle      bool          // everything is sent; Go waits a moment
 }
 
 // Deed is what an Action does.
 type Deed int
 
 // What happens to a session. Those from Close on end it.
+//
+// Stop ends the plain connections with 57P01 and refuses new ones with 57P03.
+// The walsender then sends what there is, asks for replies until the client
+// has confirmed it all, and ends the stream in order: as long as the client
+// does not confirm, it goes on, as WalSndDone does. The server takes
+// connections again when that session has ended and Action.Refuse is over.
 const (
 	Go        Deed = iota // send the next message
 	Keepalive             // send a keepalive
@@ -33,7 +40,7 @@ const (
 	Pause                 // send nothing, for Action.For
 	Deaf                  // take nothing from the client for Action.For, and go on
 	CutPlain              // reset the plain connections
-	Stop                  // a fast shutdown: see below
+	Stop                  // a fast shutdown: see above
 	Close                 // send what is buffered, then FIN
 	Reset                 // lose what is buffered, and RST
 	Tear                  // send half of a message, then FIN
@@ -41,12 +48,6 @@ const (
 	Finish                // end the stream in order: CopyDone, CommandComplete, FIN
 	Crash                 // reset all connections; the slot falls back to where it was saved
 )
-
-// Stop ends the plain connections with 57P01 and refuses new ones with 57P03.
-// The walsender then sends what there is, asks for replies until the client
-// has confirmed it all, and ends the stream in order: as long as the client
-// does not confirm, it goes on, as WalSndDone does. The server takes
-// connections again when that session has ended and Action.Refuse is over.
 
 // Action is a Deed with what it needs.
 type Action struct {
