@@ -1,7 +1,9 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +37,7 @@ var sessionSettings = map[string]string{
 }
 
 // pin adds our session settings to a parsed connection string.
-func pin(c *pgconn.Config, url string) {
+func pin(c *pgconn.Config, text string) {
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
@@ -53,7 +55,7 @@ func pin(c *pgconn.Config, url string) {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = connectTimeout
 	}
-	if len(hosts(c)) > 1 && !strings.Contains(url, "target_session_attrs") {
+	if len(hosts(c)) > 1 && !strings.Contains(text, "target_session_attrs") {
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 }
@@ -71,12 +73,12 @@ func hosts(c *pgconn.Config) []string {
 }
 
 // connectSQL opens the plain connection: for set-up, for checks, and to watch the server.
-func connectSQL(ctx context.Context, url string) (*pgx.Conn, error) {
-	c, err := pgx.ParseConfig(url)
+func connectSQL(ctx context.Context, text string) (*pgx.Conn, error) {
+	c, err := pgx.ParseConfig(text)
 	if err != nil {
 		return nil, badURL(err)
 	}
-	pin(&c.Config, url)
+	pin(&c.Config, text)
 	// No prepared statements: each query runs once in a while.
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec
 	conn, err := pgx.ConnectConfig(ctx, c)
@@ -91,12 +93,12 @@ func connectSQL(ctx context.Context, url string) (*pgx.Conn, error) {
 }
 
 // connectReplication opens a walsender connection to the database.
-func connectReplication(ctx context.Context, url string) (*pgconn.PgConn, error) {
-	c, err := pgconn.ParseConfig(url)
+func connectReplication(ctx context.Context, text string) (*pgconn.PgConn, error) {
+	c, err := pgconn.ParseConfig(text)
 	if err != nil {
 		return nil, badURL(err)
 	}
-	pin(c, url)
+	pin(c, text)
 	c.RuntimeParams["replication"] = "database"
 	c.RuntimeParams["wal_sender_timeout"] = walSenderTimeout
 	conn, err := pgconn.ConnectConfig(ctx, c)
@@ -142,5 +144,13 @@ func (c Config) Source() (string, error) {
 	if c.Table.Schema == defaultTable.Schema {
 		table = c.Table.Name
 	}
-	return "postgres://" + parsed.Host + "/" + parsed.Database + "/" + table, nil
+	host := parsed.Host
+	switch {
+	case strings.HasPrefix(host, "/"): // a Unix socket
+		host = "localhost"
+	case strings.Contains(host, ":"): // IPv6
+		host = "[" + host + "]"
+	}
+	source := url.URL{Scheme: "postgres", Host: host, Path: "/" + cmp.Or(parsed.Database, parsed.User) + "/" + table}
+	return source.String(), nil
 }

@@ -285,6 +285,9 @@ func TestSource(t *testing.T) {
 	for url, want := range map[string]string{
 		"postgres://relay:secret@db:5432/app":           "postgres://db/app/outbox",
 		"host=db user=relay password=secret dbname=app": "postgres://db/app/outbox",
+		"host=/run/postgresql user=relay dbname=app":    "postgres://localhost/app/outbox",
+		"postgres://relay@[::1]:5432/my%20app":          "postgres://[::1]/my%20app/outbox",
+		"postgres://relay@db":                           "postgres://db/relay/outbox",
 	} {
 		if got, err := (Config{URL: url}).Source(); err != nil || got != want {
 			t.Errorf("%s: got %q, %v; want %q", url, got, err, want)
