@@ -1,10 +1,11 @@
+//go:build capture
+
 package decoder_test
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -19,21 +20,9 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv/devtest"
 )
 
-var update = flag.Bool("update", false, "capture the golden WAL again, from PostgreSQL servers started for it")
-
-// majors are the PostgreSQL versions that the golden WAL is from.
-var majors = []string{"14", "15", "16", "17", "18"}
-
-// publications are what is captured of the workload: each has a slot and a
-// session of its own, of the same name.
-var publications = []string{"inserts", "everything"}
-
-// TestCapture writes testdata/wal/pg*.wal. Look at the difference in pg*.txt
+// TestCapture writes testdata/wal/pg*.wal, from PostgreSQL servers started for it. Look at the difference in pg*.txt
 // afterwards: it is what the next test run takes for the truth.
 func TestCapture(t *testing.T) {
-	if !*update {
-		t.Skip("without -update the stored WAL is used")
-	}
 	for _, major := range majors {
 		t.Run(major, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -69,7 +58,7 @@ func capture(ctx context.Context, t *testing.T, server *devenv.Postgres, file st
 	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# PostgreSQL %s: workload.sql as pgoutput sends it, WALStart and message.\n", conn.ParameterStatus("server_version"))
-	fmt.Fprint(&out, "# Written by: go test ./decoder -run TestCapture -update\n")
+	fmt.Fprint(&out, "# Written by: go test ./decoder -tags capture -run TestCapture\n")
 	for _, name := range publications {
 		fmt.Fprintf(&out, "== %s\n", name)
 		if err := session(ctx, server.URL(), name, &out); err != nil {

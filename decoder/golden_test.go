@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,15 @@ import (
 
 	"github.com/outbox-cdc/outbox-cdc/decoder"
 )
+
+var update = flag.Bool("update", false, "write down again what the golden WAL decodes to")
+
+// majors are the PostgreSQL versions that the golden WAL is from.
+var majors = []string{"14", "15", "16", "17", "18"}
+
+// publications are what is captured of the workload: each has a slot and a
+// session of its own, of the same name.
+var publications = []string{"inserts", "everything"}
 
 // walFile names a file of the golden WAL: of a major version, or of all.
 func walFile(major, name string) string {
