@@ -20,7 +20,7 @@ type checkCmd struct {
 }
 
 // Help implements kong.HelpProvider.
-func (checkCmd) Help() string {
+func (*checkCmd) Help() string {
 	return `Looks over Postgres and Kafka and changes nothing. Each finding has the SQL or the setting that mends it. Exit code 1 when
 something would stop the relay or lose events.
 

@@ -20,7 +20,7 @@ type demoCmd struct {
 }
 
 // Help implements kong.HelpProvider.
-func (demoCmd) Help() string {
+func (*demoCmd) Help() string {
 	return `Shows the whole job on this machine: a throw-away PostgreSQL, an in-process Kafka, the relay, and a small order service that
 writes an order and its event in one transaction, and rolls some of them back. Each event is printed as a consumer receives it
 from Kafka. Nothing is left behind.

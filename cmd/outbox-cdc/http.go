@@ -34,7 +34,8 @@ type readiness struct {
 
 // listen starts to serve handler at address. It listens when it returns.
 func listen(address string, handler http.Handler, log *slog.Logger) (*server, error) {
-	listener, err := net.Listen("tcp", address)
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fault.New(fault.Usage, "listen", err,
 			fmt.Sprintf("http.listen is %q: choose an address that is free, such as 127.0.0.1:0 for any port, or \"\" for no server", address))

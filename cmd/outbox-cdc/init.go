@@ -15,7 +15,7 @@ type initCmd struct {
 }
 
 // Help implements kong.HelpProvider.
-func (initCmd) Help() string {
+func (*initCmd) Help() string {
 	return `Creates what is missing of the outbox table, the publication and the slot, in that order. Running it again changes nothing.
 Run it as the table's owner where the relay's own role may not create publications.
 

@@ -204,8 +204,8 @@ func TestRefused(t *testing.T) {
 		"partition column": {given{yaml: "table: {columns: {partition: p}}"}, "table.columns.partition: p", "empty"},
 		"order column":     {given{yaml: "table: {columns: {order: o}}"}, "table.columns.order: o", "empty"},
 
-		"on_poison":      {given{args: []string{"--on-poison=foo"}}, `on_poison is "foo" (--on-poison)`, "use stop; dead_letter is not built yet"},
-		"format":         {given{yaml: "format: avro"}, `format is "avro"`, "use cloudevents-binary or plain; cloudevents-structured is not built yet"},
+		"on_poison":      {given{args: []string{"--on-poison=foo"}}, `on_poison is "foo" (--on-poison)`, "use stop; not built yet: dead_letter"},
+		"format":         {given{yaml: "format: avro"}, `format is "avro"`, "use cloudevents-binary or plain; not built yet: cloudevents-structured, debezium"},
 		"compression":    {given{yaml: "kafka: {compression: brotli}"}, `kafka.compression is "brotli"`, "use none, gzip, lz4, zstd or snappy"},
 		"log level":      {given{yaml: "log: {level: loud}"}, `log.level is "loud"`, "debug, info, warn or error"},
 		"no bytes":       {given{yaml: "limits: {in_flight_bytes: 0}"}, "limits.in_flight_bytes", "16MiB"},

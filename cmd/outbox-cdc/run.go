@@ -20,7 +20,7 @@ type runCmd struct {
 }
 
 // Help implements kong.HelpProvider.
-func (runCmd) Help() string {
+func (*runCmd) Help() string {
 	return `The relay. On a first start it creates publication and slot. It stops at SIGTERM or Ctrl-C after what is in flight was
 acknowledged; a second signal cuts that short. A second instance stands by and takes over.
 

@@ -16,12 +16,18 @@ import (
 // unreachable returns the URL of a Postgres that refuses connections.
 func unreachable(t *testing.T) string {
 	t.Helper()
+	return "postgres://relay:hunter2@" + refusing(t) + "/app?sslmode=disable"
+}
+
+// refusing returns an address where nobody listens.
+func refusing(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return "postgres://relay:hunter2@" + l.Addr().String() + "/app?sslmode=disable"
+	return l.Addr().String()
 }
 
 // relayProcess is a running `outbox-cdc run` and its log.
@@ -68,10 +74,13 @@ func (p *relayProcess) event(t *testing.T, name string) map[string]any {
 
 func TestRunWaitsForPostgresAndStops(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+	for signal, sink := range map[os.Signal]string{
+		syscall.SIGTERM: "--kafka-brokers=" + refusing(t),
+		os.Interrupt:    "--stdout",
+	} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			p := startRelay(t, nil, "--stdout", "--http-listen=127.0.0.1:0", "--postgres-url", unreachable(t))
+			p := startRelay(t, nil, sink, "--http-listen=127.0.0.1:0", "--postgres-url", unreachable(t))
 			started := p.event(t, "outbox.started")
 			if _, err := time.Parse(time.RFC3339Nano, started["timestamp"].(string)); err != nil || started["level"] != "info" {
 				t.Errorf("log line %v", started)
@@ -117,7 +126,7 @@ func TestStartupTimeout(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{
 		"postgres":   {"--stdout"},
-		"both sides": {"--kafka-brokers=" + strings.Split(strings.Split(unreachable(t), "@")[1], "/")[0]},
+		"both sides": {"--kafka-brokers=" + refusing(t)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -180,7 +189,7 @@ func TestCommandsWithoutPostgres(t *testing.T) {
 
 func TestCheckWithoutEitherSide(t *testing.T) {
 	t.Parallel()
-	broker := strings.Split(strings.Split(unreachable(t), "@")[1], "/")[0]
+	broker := refusing(t)
 	args := []string{"check", "--startup-timeout=2s", "--kafka-brokers", broker, "--postgres-url", unreachable(t)}
 	got := runCommand(t, nil, args...)
 	if got.code != 1 || !strings.Contains(got.stdout, "Postgres\n  fail") || !strings.Contains(got.stdout, "Kafka\n  fail") {

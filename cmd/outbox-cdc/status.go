@@ -19,7 +19,7 @@ type statusCmd struct {
 }
 
 // Help implements kong.HelpProvider.
-func (statusCmd) Help() string {
+func (*statusCmd) Help() string {
 	return `Reads from Postgres how the slot stands: who holds it, how far it is behind, how much WAL it retains and how much more it
 may. No relay has to run. Exit code 4 when no relay could stream from it.
 

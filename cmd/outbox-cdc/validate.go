@@ -55,10 +55,9 @@ func (l *loaded) validateChoice(s setting) error {
 		return fault.New(fault.Usage, "read configuration",
 			fmt.Errorf("%s: %s (%s) is not built yet", s.Key, text, l.origin(s.Key)), hint)
 	}
-	for _, a := range allowed {
-		if !slices.Contains(built, a) {
-			hint += fmt.Sprintf("; %s is not built yet", a)
-		}
+	unbuilt := slices.DeleteFunc(slices.Clone(allowed), func(a string) bool { return slices.Contains(built, a) })
+	if len(unbuilt) > 0 {
+		hint += "; not built yet: " + strings.Join(unbuilt, ", ")
 	}
 	if value.Kind() == reflect.String {
 		text = strconv.Quote(text)

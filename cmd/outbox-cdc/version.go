@@ -19,7 +19,7 @@ type versionCmd struct {
 }
 
 // Help implements kong.HelpProvider.
-func (versionCmd) Help() string {
+func (*versionCmd) Help() string {
 	return `Examples:
 
     outbox-cdc version

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 
 	"github.com/outbox-cdc/outbox-cdc/cdc"
@@ -68,8 +69,7 @@ func (l *loaded) builder() (*sink.Builder, error) {
 // kafka makes the Kafka side. It has to be closed.
 func (l *loaded) kafka(b *sink.Builder, log *slog.Logger) (*sink.Kafka, error) {
 	t, s, n := l.Kafka.TLS, l.Kafka.SASL, l.Kafka.CreateTopics
-	const maxPartitions, maxReplicas = 1<<31 - 1, 1<<15 - 1
-	if n.Partitions > maxPartitions || n.ReplicationFactor > maxReplicas {
+	if n.Partitions < 0 || n.Partitions > math.MaxInt32 || n.ReplicationFactor < 0 || n.ReplicationFactor > math.MaxInt16 {
 		return nil, fault.New(fault.Usage, "read configuration",
 			fmt.Errorf("kafka.create_topics: %d partitions with %d replicas are out of range", n.Partitions, n.ReplicationFactor), "")
 	}

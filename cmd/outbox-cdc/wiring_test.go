@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outbox-cdc/outbox-cdc/cdc"
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
@@ -28,6 +29,14 @@ func TestEventSource(t *testing.T) {
 		if err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", url, got, err, want)
 		}
+	}
+}
+
+func TestNoDrain(t *testing.T) {
+	t.Parallel()
+	l := mustLoad(t, given{args: []string{"--drain-timeout=0"}})
+	if got := l.relayConfig(nil, nil).DrainTimeout; got == 0 || got > time.Millisecond {
+		t.Errorf("drain_timeout 0 becomes %v; 0 would be the default", got)
 	}
 }
 
@@ -65,7 +74,7 @@ headers: {extra: [c13]}
 		t.Fatal(err)
 	}
 	columns := strings.Join(b.RequiredColumns(), " ")
-	for _, want := range strings.Fields("c1 c2 c3 c4 c5 c6 c7 c8 c9 c10 c11 c12 c13") {
+	for want := range strings.FieldsSeq("c1 c2 c3 c4 c5 c6 c7 c8 c9 c10 c11 c12 c13") {
 		if !strings.Contains(" "+columns+" ", " "+want+" ") {
 			t.Errorf("%s is configured and not required: %s", want, columns)
 		}

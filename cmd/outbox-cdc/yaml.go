@@ -78,7 +78,7 @@ func (f *yamlFile) section(node ast.Node, path string) error {
 			return f.fail(node, fmt.Errorf("the file is %s", describe(node, false)), "expected a mapping such as postgres: {url: …}")
 		}
 		return f.fail(node, fmt.Errorf("%s is %s", name, describe(node, false)),
-			fmt.Sprintf("expected a mapping with the keys %s", strings.Join(keysBelow(path), ", ")))
+			"expected a mapping with the keys "+strings.Join(keysBelow(path), ", "))
 	}
 	for _, pair := range mapping.Values {
 		key := keyText(pair.Key)
