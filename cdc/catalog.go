@@ -24,7 +24,6 @@ type server struct {
 	InRecovery bool
 	Database   string
 	Role       string
-	Replicates bool // the role has REPLICATION or is a superuser
 }
 
 type table struct {
@@ -32,6 +31,8 @@ type table struct {
 	Persistence string // pg_class.relpersistence: p, u or t
 	Columns     []string
 	Generated   []string
+	// ByteaDomains are columns of a domain over bytea.
+	ByteaDomains []string
 }
 
 type publication struct {
@@ -45,7 +46,8 @@ type publication struct {
 
 type slot struct {
 	Type, Plugin, Database string
-	Temporary, Active      bool
+	Active                 bool
+	Creating               bool // not usable yet: its creation waits for older transactions
 	ActivePID              int
 	RestartLSN             pglogrepl.LSN
 	ConfirmedLSN           pglogrepl.LSN
@@ -55,16 +57,18 @@ type slot struct {
 
 const serverSQL = `
 SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
-       current_database(), current_user,
-       (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)`
+       current_database(), current_user`
 
+// A domain has the output function of its base type, also where that is a domain itself.
 const tableSQL = `
 SELECT c.relkind::text, c.relpersistence::text,
        coalesce(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '{}'),
-       coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> ''), '{}')
+       coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> ''), '{}'),
+       coalesce(array_agg(a.attname::text) FILTER (WHERE t.typtype = 'd' AND t.typoutput = 'pg_catalog.byteaout'::regproc), '{}')
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_type t ON t.oid = a.atttypid
  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
  GROUP BY c.oid`
 
@@ -85,7 +89,8 @@ SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
 
 // invalidation_reason exists from PostgreSQL 17 on: to_jsonb gives NULL where it does not.
 const slotSQL = `
-SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), temporary, active, coalesce(active_pid, 0),
+SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), active, coalesce(active_pid, 0),
+       slot_type = 'logical' AND confirmed_flush_lsn IS NULL,
        coalesce(restart_lsn::text, '0/0'), coalesce(confirmed_flush_lsn::text, '0/0'),
        coalesce(wal_status, ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', '')
   FROM pg_replication_slots s
@@ -95,12 +100,12 @@ SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), temp
 func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error) {
 	var cat catalog
 	s := &cat.server
-	err := conn.QueryRow(ctx, serverSQL).Scan(&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role, &s.Replicates)
+	err := conn.QueryRow(ctx, serverSQL).Scan(&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role)
 	if err != nil {
 		return cat, postgresError("read server settings", err)
 	}
 	var t table
-	err = conn.QueryRow(ctx, tableSQL, c.Table.Schema, c.Table.Name).Scan(&t.Kind, &t.Persistence, &t.Columns, &t.Generated)
+	err = conn.QueryRow(ctx, tableSQL, c.Table.Schema, c.Table.Name).Scan(&t.Kind, &t.Persistence, &t.Columns, &t.Generated, &t.ByteaDomains)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
 	}
@@ -118,7 +123,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*slot, error) {
 	var s slot
 	var restart, confirmed string
-	err := conn.QueryRow(ctx, slotSQL, name).Scan(&s.Type, &s.Plugin, &s.Database, &s.Temporary, &s.Active, &s.ActivePID,
+	err := conn.QueryRow(ctx, slotSQL, name).Scan(&s.Type, &s.Plugin, &s.Database, &s.Active, &s.ActivePID, &s.Creating,
 		&restart, &confirmed, &s.WALStatus, &s.Invalidation)
 	if found, err := found(&s, err); found == nil {
 		if err != nil {
@@ -155,7 +160,7 @@ func (t Table) quoted() string { return pgx.Identifier{t.Schema, t.Name}.Sanitiz
 // literal quotes a string for SQL.
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// missing returns those of the wanted columns that pgoutput will not send.
+// missing returns those of the wanted columns that the table does not have.
 func (t *table) missing(want []string) []string {
 	var missing []string
 	for _, w := range want {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
@@ -62,17 +61,7 @@ func judged(check, good string, err error) fault.Finding {
 
 // checkReplication tries what streaming needs: a walsender connection to the database.
 func checkReplication(ctx context.Context, c Config) fault.Finding {
-	const check = "replication connection"
-	conn, err := connectReplication(ctx, c.URL)
-	if err != nil {
-		return failing(check, err)
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
-	if err != nil {
-		return failing(check, postgresError("identify system", err))
-	}
-	return passed(check, fmt.Sprintf("accepted; system %s, timeline %d, WAL at %s", system.SystemID, system.Timeline, system.XLogPos))
+	return judged("replication connection", "accepted", tryReplication(ctx, c))
 }
 
 func (cat catalog) checkPublication(c Config) fault.Finding {

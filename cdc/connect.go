@@ -41,6 +41,7 @@ func pin(c *pgconn.Config, text string) {
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
+	delete(c.RuntimeParams, "replication") // ours to say
 	for k, v := range sessionSettings {
 		for given := range c.RuntimeParams {
 			if strings.EqualFold(given, k) {
@@ -94,10 +95,11 @@ func connectSQL(ctx context.Context, text string) (*pgx.Conn, error) {
 
 // connectReplication opens a walsender connection to the database.
 func connectReplication(ctx context.Context, text string) (*pgconn.PgConn, error) {
-	c, err := pgconn.ParseConfig(text)
+	parsed, err := pgx.ParseConfig(text) // as for the plain connection: it takes out what is not the server's
 	if err != nil {
 		return nil, badURL(err)
 	}
+	c := &parsed.Config
 	pin(c, text)
 	c.RuntimeParams["replication"] = "database"
 	c.RuntimeParams["wal_sender_timeout"] = walSenderTimeout
@@ -110,6 +112,18 @@ func connectReplication(ctx context.Context, text string) (*pgconn.PgConn, error
 		return nil, err
 	}
 	return conn, nil
+}
+
+// tryReplication opens a walsender connection and closes it again.
+func tryReplication(ctx context.Context, c Config) error {
+	conn, err := connectReplication(ctx, c.URL)
+	if err != nil {
+		return err
+	}
+	closing, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = conn.Close(closing)
+	return nil
 }
 
 // liftTransactionTimeout switches off transaction_timeout where it exists

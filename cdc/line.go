@@ -27,6 +27,8 @@ type line struct {
 	ours      bool              // and whether it is the outbox
 	wantReply bool              // the server asked
 	confirmed pglogrepl.LSN     // as last seen
+	acked     uint64            // acknowledged events, as last seen
+	limit     time.Time         // when a drain has to end; zero: no drain
 }
 
 // run streams until the context ends, then drains and returns nil; or returns
@@ -153,8 +155,9 @@ func (l *line) keepUp(now time.Time, reading bool) error {
 	k := &l.relay.counters
 	s := l.stream
 	confirmed := l.tracker.Confirmed()
-	if events, _ := l.relay.window.InFlight(); events == 0 || confirmed != l.confirmed {
-		l.confirmed = confirmed
+	acked := l.relay.window.Acknowledged()
+	if events, _ := l.relay.window.InFlight(); events == 0 || confirmed != l.confirmed || acked != l.acked {
+		l.confirmed, l.acked = confirmed, acked
 		k.confirmed.Store(uint64(confirmed))
 		k.lastProgress.Store(now.UnixNano())
 	}
@@ -167,7 +170,7 @@ func (l *line) keepUp(now time.Time, reading bool) error {
 		s.asked = 0
 	}
 	if ask && s.asked >= 2 {
-		l.watch.silent() // two intervals without a word
+		l.watch.silent(s.firstAsk) // two intervals without a word
 	}
 	l.wantReply = false
 	if err := s.report(now, confirmed, ask); err != nil {
@@ -180,8 +183,19 @@ func (l *line) keepUp(now time.Time, reading bool) error {
 
 // wake returns when the line has to look up from reading.
 func (l *line) wake(now time.Time) time.Time {
+	if due := l.due(now); l.limit.IsZero() || due.Before(l.limit) {
+		return due
+	}
+	return l.limit
+}
+
+// due returns when the next report is.
+func (l *line) due(now time.Time) time.Time {
 	events, _ := l.relay.window.InFlight()
 	if events > 0 || l.wantReply || l.tracker.Confirmed() > l.stream.reported {
+		if due := l.stream.lastSent.Add(reportInterval); due.After(now) {
+			return due
+		}
 		return now.Add(reportInterval)
 	}
 	return l.stream.lastSent.Add(statusInterval)
@@ -205,9 +219,8 @@ func (l *line) waitForRoom(stop <-chan struct{}, now time.Time) error {
 // transaction, waits for the acknowledgements, and reports the last position.
 func (l *line) drain(now time.Time) error {
 	l.relay.setState(Draining, "")
-	deadline := now.Add(l.relay.config.DrainTimeout)
-	expired := func() bool { return !now.Before(deadline) }
-	for l.tx != nil && !expired() {
+	l.limit = now.Add(l.relay.config.DrainTimeout)
+	for l.tx != nil && now.Before(l.limit) {
 		if err := l.trouble(); err != nil {
 			return err
 		}
@@ -219,14 +232,21 @@ func (l *line) drain(now time.Time) error {
 		}
 		now = time.Now()
 	}
-	if err := l.settle(deadline); err != nil {
+	if err := l.settle(l.limit); err != nil {
+		return err
+	}
+	if err := l.trouble(); err != nil {
 		return err
 	}
 	if events, _ := l.relay.window.InFlight(); events > 0 {
 		l.relay.config.Log.Warn("outbox.drain_incomplete", "in_flight", events, "after", l.relay.config.DrainTimeout.String(),
 			"hint", "these events are sent again by the next run")
 	}
-	return l.bye()
+	if err := l.bye(); err != nil {
+		l.relay.config.Log.Warn("outbox.last_report_unanswered", "error", err.Error(),
+			"hint", "the next run may repeat what was acknowledged in the last moment")
+	}
+	return nil
 }
 
 // bye reports the last position and ends the stream in order.
@@ -237,10 +257,11 @@ func (l *line) bye() error {
 	return err
 }
 
-// settle waits until nothing is in flight, without reading.
+// settle waits until nothing is in flight, or the rest of it stands behind an
+// event that failed; without reading.
 func (l *line) settle(deadline time.Time) error {
 	for now := time.Now(); now.Before(deadline); now = time.Now() {
-		if events, _ := l.relay.window.InFlight(); events == 0 {
+		if events, _ := l.relay.window.InFlight(); events == 0 || l.tracker.Stuck() {
 			return nil
 		}
 		if err := l.waitForRoom(nil, now); err != nil {

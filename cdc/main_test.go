@@ -199,6 +199,9 @@ func start(t *testing.T, c Config, s Sink) started {
 	go func() {
 		defer close(run.done)
 		*run.result = r.Run(ctx)
+		if *run.result != nil {
+			c.Log.Info("Run returned", "error", *run.result)
+		}
 	}()
 	t.Cleanup(func() { _ = run.stop(t) })
 	return run

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io/fs"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,6 +20,9 @@ const (
 	codeInsufficientPrivilege  = "42501"
 	codeDuplicateObject        = "42710"
 	codeUndefinedObject        = "42704"
+	codeUniqueViolation        = "23505"
+	codeInternalError          = "XX000"
+	codeProtocolViolation      = "08P01"
 	codeUndefinedTable         = "42P01"
 	codeObjectInUse            = "55006"
 	codeNotInPrerequisiteState = "55000"
@@ -45,7 +47,12 @@ func postgresError(op string, err error) error {
 		return err
 	}
 	flat := oneLine{err}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
 	switch code := pgCode(err); {
+	case connecting && code == codeUndefinedObject:
+		return fault.New(fault.Usage, op, flat, "postgres.url has a parameter that the server does not know: parameters of connection pools are of no use here")
+	case connecting && code == codeProtocolViolation:
+		return fault.New(fault.Usage, op, flat, "connect to Postgres itself: a connection pooler cannot carry replication")
 	case code == codeInvalidPassword:
 		return fault.New(fault.Usage, op, flat, "check the user and the password in postgres.url (or the file named by postgres.url_file)")
 	case code == codeInvalidAuthorization:
@@ -98,12 +105,14 @@ func tlsRefusal(err error) string {
 	return ""
 }
 
-// badURL says that the connection string cannot be used. The string itself and
-// the parser's words about it are left out: they may hold the password.
+// badURL says that the connection string cannot be used. The string itself is
+// left out: it may hold the password.
 func badURL(err error) error {
 	cause := errors.New("the connection string cannot be parsed")
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
-		cause = path
+	// Behind the string itself stands the reason; that of a string which has no
+	// parts yet may quote any of them.
+	if _, reason, ok := strings.Cut(err.Error(), "`: "); ok && !strings.Contains(reason, "failed to parse as") {
+		cause = errors.New(reason)
 	}
 	return fault.New(fault.Usage, "read postgres.url", cause,
 		"expected a form such as postgres://relay:secret@db:5432/app?sslmode=verify-full; special characters in a password are percent-encoded")

@@ -31,6 +31,7 @@ type Relay struct {
 	histograms histograms
 
 	reached bool      // Postgres has answered once
+	worked  bool      // it has streamed, or stood by
 	nag     string    // trouble that was last logged,
 	nagged  time.Time // and when
 }
@@ -58,6 +59,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer r.setState(Stopped, "")
 	started := time.Now()
 	var b backoff
+	var cause error // of the last failure but the startup timeout's own
 	for first := true; ; first = false {
 		if !first {
 			r.sink.Reset()
@@ -75,8 +77,11 @@ func (r *Relay) Run(ctx context.Context) error {
 			}
 			return nil
 		}
+		if cause == nil || !errors.Is(err, context.DeadlineExceeded) {
+			cause = err
+		}
 		if t := r.config.StartupTimeout; t > 0 && !r.reached && time.Since(started) >= t {
-			return fault.New(fault.Unreachable, "reach postgres", fmt.Errorf("gave up after %v: %w", t, err), fault.HintOf(err))
+			return fault.New(fault.Unreachable, "reach postgres", fmt.Errorf("gave up after %v: %w", t, cause), fault.HintOf(cause))
 		}
 		if time.Since(begun) > maxBackoff {
 			b.reset()
@@ -93,15 +98,15 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // retry tells whether the line starts again after err. A sink's error has no
 // kind unless it is final. A refusal when connecting is final only before the
-// first success: later on it may be a password that is being rotated, or a
-// failover under way.
+// relay has worked once: later on it may be a password that is being rotated,
+// or a failover under way.
 func (r *Relay) retry(err error) bool {
 	f, known := errors.AsType[*fault.Error](err)
 	if !known || f.Kind == fault.Unreachable {
 		return true
 	}
 	_, connecting := errors.AsType[*pgconn.ConnectError](err)
-	return connecting && r.reached
+	return connecting && r.worked
 }
 
 // complain says what is wrong, once a moment.
@@ -140,7 +145,7 @@ func (r *Relay) session(ctx context.Context, started time.Time) error {
 	defer watcher.Wait()
 	defer stop()
 
-	r.nag = ""
+	r.nag, r.worked = "", true
 	r.setState(Streaming, "", "slot", r.config.Slot, "lsn", l.tracker.Confirmed().String(), "timeline", l.stream.timeline)
 	err = l.run(ctx)
 	if err != nil {
@@ -193,6 +198,10 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 		if err != nil {
 			return nil, err
 		}
+		if slot, err = r.held(ctx, conn, stream); err != nil {
+			stream.close()
+			return nil, err
+		}
 		r.counters.timeline.Store(stream.timeline)
 		return &line{
 			relay: r, stream: stream,
@@ -201,6 +210,20 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			watch:   newWatch(r.config, stream),
 		}, nil
 	}
+}
+
+// held returns the slot as the plain connection sees it in the hands of the
+// stream. Two connections may have reached two servers during a failover: then
+// a position of one must not be told to the other.
+func (r *Relay) held(ctx context.Context, conn *pgx.Conn, s *stream) (*slot, error) {
+	slot, err := readSlot(ctx, conn, r.config.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if slot == nil || slot.ActivePID != int(s.conn.PID()) {
+		return nil, fault.New(fault.Unreachable, "open slot", errors.New("the plain and the replication connection reached different servers"), "")
+	}
+	return slot, nil
 }
 
 const holderSQL = `
@@ -216,6 +239,11 @@ func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
 		if err := conn.QueryRow(ctx, holderSQL, pid).Scan(&application, &address, &since); err == nil {
 			holder = fmt.Sprintf("pid %d (%s from %s, since %s) holds the slot", pid, application, address, since)
 		}
+		// A standby that could not replicate would find out when it is needed.
+		if err := tryReplication(ctx, r.config); err != nil && fault.KindOf(err) != fault.Unreachable {
+			return err
+		}
+		r.worked = true
 		r.setState(Standby, holder, "slot", r.config.Slot, "held_by", holder)
 	}
 	select {

@@ -132,6 +132,38 @@ func TestPoisonStops(t *testing.T) {
 	}
 }
 
+// What stands behind a poisonous event holds up neither the error nor a stop
+// in order: it is not confirmed by this run anyway.
+func TestPoisonDoesNotWait(t *testing.T) {
+	t.Parallel()
+	poison := fault.New(fault.Poison, "publish", fmt.Errorf("too large"), "")
+	for _, draining := range []bool{false, true} {
+		t.Run(fmt.Sprintf("draining %v", draining), func(t *testing.T) {
+			t.Parallel()
+			name, conn := database(t)
+			sink := newMemory(true)
+			c := configFor(name)
+			c.DrainTimeout = time.Minute
+			r := start(t, c, sink)
+			r.await(t, Streaming)
+			for _, key := range []string{"a", "b"} {
+				mustExec(t, t.Context(), conn, insertSQL, key, `{}`)
+			}
+			got := sink.await(t, 2)
+			if draining {
+				r.cancel()
+				r.await(t, Draining)
+			}
+			began := time.Now()
+			got[0].ack.Fail(got[0].ev.Size, poison) // and the second one is never settled
+			err := r.wait(t)
+			if took := time.Since(began); fault.KindOf(err) != fault.Poison || took > c.DrainTimeout/2 {
+				t.Errorf("Run returned %v after %v", err, took)
+			}
+		})
+	}
+}
+
 // Invariants 4 and 7: a full window stops the reading and not the reports.
 func TestFullWindow(t *testing.T) {
 	t.Parallel()
@@ -402,4 +434,96 @@ func TestPublicationYoungerThanSlot(t *testing.T) {
 	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
 	mustExec(t, t.Context(), conn, createPublicationSQL(mustDefaults()))
 	checkFault(t, start(t, configFor(name), newMemory(false)).wait(t), fault.SlotLost, "outbox-cdc recover")
+}
+
+// Many instances that start for the first time together agree on one slot.
+func TestFirstStartsTogether(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		name, conn := database(t)
+		var runs []started
+		sink := newMemory(false)
+		for range 4 {
+			runs = append(runs, start(t, configFor(name), sink))
+		}
+		eventually(t, "one streams and three stand by", func() bool {
+			n := map[State]int{}
+			for _, r := range runs {
+				n[r.Stats().State]++
+			}
+			return n[Streaming] == 1 && n[Standby] == 3
+		})
+		mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+		sink.await(t, 1)
+		for _, r := range runs {
+			if err := r.stop(t); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A slot whose creation still waits is not there yet: nobody calls the set-up
+// finished, and when the creation is given up the next start begins again.
+func TestSlotCreationGivenUp(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	blocker, err := pgx.Connect(t.Context(), shared.URLFor(name, "postgres", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), blocker, "BEGIN; SELECT pg_current_xact_id()")
+	first := start(t, configFor(name), newMemory(false))
+	eventually(t, "the slot shows", func() bool { s, err := readSlot(t.Context(), conn, name); return err == nil && s != nil })
+	second := start(t, configFor(name), newMemory(false))
+	eventually(t, "the second instance sees it", func() bool { return strings.Contains(second.Stats().Reason, "just being created") })
+	if err := first.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := blocker.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	second.await(t, Streaming)
+}
+
+// A transaction that takes long is not a stall as long as acknowledgements come.
+func TestAcknowledgementsAreProgress(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(true)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload)
+		SELECT 'order', n::text, 'order.placed', '{}' FROM generate_series(1, 3) n`)
+	got := sink.await(t, 3)
+	before := r.Stats()
+	got[0].ack.Done(got[0].ev.Size)
+	eventually(t, "progress is noted", func() bool { return r.Stats().LastProgress.After(before.LastProgress) })
+	if s := r.Stats(); s.ConfirmedLSN >= got[0].ev.LSN || s.InFlightEvents != 2 {
+		t.Errorf("confirmed %s with %d in flight", s.ConfirmedLSN, s.InFlightEvents)
+	}
+}
+
+// Whoever ends the plain connection alone has not stopped the server.
+func TestPlainConnectionTerminated(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	sink := newMemory(false)
+	r := start(t, configFor(name), sink)
+	r.await(t, Streaming)
+	const others = `FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'outbox-cdc' AND backend_type = 'client backend'`
+	var old int
+	if err := conn.QueryRow(t.Context(), "SELECT pid "+others).Scan(&old); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), conn, "SELECT pg_terminate_backend(pid) "+others)
+	eventually(t, "another plain connection", func() bool {
+		var pid int
+		return conn.QueryRow(t.Context(), "SELECT pid "+others).Scan(&pid) == nil && pid != old
+	})
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	sink.await(t, 1)
+	if s := r.Stats(); s.Reconnects != 0 || s.State != Streaming {
+		t.Errorf("state %s after %d reconnects", s.State, s.Reconnects)
+	}
 }

@@ -23,8 +23,8 @@ var schemaSQL string
 type InitReport struct {
 	Created  []string // such as "publication outbox_cdc"
 	Existing []string
-	// Rows that were in the table before the slot existed and are not sent by
-	// Run; -1 when the role may not read the table.
+	// Rows that were in the table when the slot was created and are not sent by
+	// Run, counted up to 100,000; -1 when the role may not read the table.
 	Rows int64
 }
 
@@ -59,10 +59,18 @@ func InitSQL(c Config) (string, error) {
 		"--   CREATE ROLE outbox_cdc LOGIN REPLICATION PASSWORD '…';\n"+
 		"-- (on managed Postgres grant its replication role instead, such as rds_replication)\n\n")
 	fmt.Fprintf(&b, "%s;\n%s;\n\n", createPublicationSQL(c), commentSQL(c, creating))
-	fmt.Fprintf(&b, "-- The slot comes last: a publication must exist where decoding begins.\n"+
-		"-- Before PostgreSQL 17 leave out the last argument.\n"+
-		"SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true);\n%s;\n",
-		literal(c.Slot), commentSQL(c, ready))
+	fmt.Fprintf(&b, `-- The slot comes last: a publication must exist where decoding begins. It waits
+-- for transactions that are open now.
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::int >= 170000 THEN
+        PERFORM pg_create_logical_replication_slot(%[1]s, 'pgoutput', false, false, true); -- survives a failover
+    ELSE
+        PERFORM pg_create_logical_replication_slot(%[1]s, 'pgoutput');
+    END IF;
+    %[2]s;
+END $$;
+`, literal(c.Slot), commentSQL(c, ready))
 	return b.String(), nil
 }
 
@@ -81,6 +89,7 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport
 	var report InitReport
 	// Each pass reads afresh, for another instance may be at the same work;
 	// a first start takes three.
+	doubted := false
 	for range 8 {
 		cat, err := readCatalog(ctx, conn, c)
 		if err != nil {
@@ -97,6 +106,12 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport
 			continue
 		}
 		next, err := cat.nextStep(c, init)
+		if err != nil && !doubted {
+			// Slots are no part of a snapshot: what looks like a loss may be
+			// another instance's first start, seen before and after a step of it.
+			doubted = true
+			continue
+		}
 		if err != nil {
 			return report, err
 		}
@@ -104,14 +119,17 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport
 			return report, err
 		}
 		if next == proceed {
-			report.Existing = existing(c, report.Created)
-			return report, rememberReady(ctx, conn, c, cat.publication)
+			if err := rememberReady(ctx, conn, c, cat.publication); !raced(err) {
+				report.Existing = existing(c, report.Created)
+				return report, err
+			}
+			continue
 		}
 		if c.NoInit && !init {
 			return report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
 				"run `outbox-cdc init`, or start without --no-init")
 		}
-		if err := create(ctx, conn, c, next, cat, &report); err != nil {
+		if err := create(ctx, conn, c, next, cat, &report); err != nil && !raced(err) {
 			return report, err
 		}
 	}
@@ -123,9 +141,6 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport
 func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalog, report *InitReport) error {
 	if next == createAll {
 		err := exec(ctx, conn, "create publication", createPublicationSQL(c)+";"+commentSQL(c, creating))
-		if pgCode(err) == codeDuplicateObject {
-			return nil
-		}
 		if err == nil {
 			report.Created = append(report.Created, "publication "+c.Publication)
 		}
@@ -136,15 +151,23 @@ func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalo
 			return err
 		}
 	}
+	rows := countRows(ctx, conn, c)
 	if err := createReplicationSlot(ctx, conn, c, cat.server.Version); err != nil {
-		if pgCode(err) == codeDuplicateObject {
-			return nil
-		}
 		return err
 	}
 	report.Created = append(report.Created, "slot "+c.Slot)
-	report.Rows = countRows(ctx, conn, c)
+	report.Rows = rows
 	return nil
+}
+
+// raced tells whether an error of set-up means that another instance was at
+// the same work just then.
+func raced(err error) bool {
+	switch pgCode(err) {
+	case codeDuplicateObject, codeUniqueViolation, codeInternalError: // the last one: "tuple concurrently updated"
+		return true
+	}
+	return false
 }
 
 // rememberReady marks a publication whose slot is there, where we may: the
@@ -220,10 +243,14 @@ func reportBlockers(ctx context.Context, c Config, pid uint32) {
 	}
 }
 
-// countRows returns how many rows the table holds, or -1 when it may not be read.
+// mostRows is as far as rows are counted: more of them take too long.
+const mostRows = 100_000
+
+// countRows returns how many rows the table holds, mostRows at most, or -1 when it may not be read.
 func countRows(ctx context.Context, conn *pgx.Conn, c Config) int64 {
 	var n int64
-	if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+c.Table.quoted()).Scan(&n); err != nil {
+	sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %d) AS counted", c.Table.quoted(), mostRows)
+	if err := conn.QueryRow(ctx, sql).Scan(&n); err != nil {
 		return -1
 	}
 	return n

@@ -69,12 +69,11 @@ func TestInitSQLSuffices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if version := serverVersion(t, conn); version < 170000 {
-		sql = strings.Replace(sql, "'pgoutput', false, false, true)", "'pgoutput', false, false)", 1) // as the SQL's comment says
-	}
 	// In one simple query all is one transaction, in which no slot can be created.
-	for statement := range strings.SplitSeq(sql, ";\n") {
-		mustExec(t, t.Context(), conn, statement)
+	for statement := range strings.SplitSeq(sql, ";\n\n") {
+		if _, err := conn.Exec(t.Context(), statement, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
 	}
 	role := name + "_relay"
 	mustExec(t, t.Context(), conn, "CREATE ROLE "+role+" LOGIN REPLICATION PASSWORD 'secret'")

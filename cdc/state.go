@@ -3,6 +3,7 @@ package cdc
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
@@ -51,16 +52,24 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 		return proceed, err
 	}
 	switch p := cat.publication; {
+	case cat.slot != nil && cat.slot.Creating:
+		return proceed, fault.New(fault.Unreachable, "open slot",
+			fmt.Errorf("slot %q is just being created by pid %d, which waits for older transactions", c.Slot, cat.slot.ActivePID), "")
 	case cat.slot != nil && p == nil:
 		return proceed, missingPublication(c)
 	case cat.slot != nil && readMark(p.Comment) == recovering:
 		return proceed, fault.New(fault.SlotLost, "open slot",
 			fmt.Errorf("a recovery of slot %q was begun and not finished; streaming on would skip the rows that it has still to send", c.Slot),
 			"run `outbox-cdc recover` again")
+	case cat.slot != nil && readMark(p.Comment) == creating && !p.Owned:
+		return proceed, interruptedInit(c, "the slot exists")
 	case cat.slot != nil:
 		return proceed, cat.usablePublication(c)
 	case p == nil:
 		return createAll, nil
+	case readMark(p.Comment) == creating && !p.Owned:
+		// Whoever cannot write "ready" afterwards could not tell this from a lost slot the next time.
+		return proceed, interruptedInit(c, "the slot does not exist yet")
 	case init && readMark(p.Comment) == unmarked, readMark(p.Comment) == creating:
 		return createSlot, cat.usablePublication(c)
 	case readMark(p.Comment) == unmarked:
@@ -100,6 +109,8 @@ func (cat catalog) usableSlot(c Config) error {
 func (cat catalog) usablePublication(c Config) error {
 	p := cat.publication
 	switch {
+	case !p.Covers && cat.table == nil:
+		return cat.checkTable(c)
 	case !p.Covers:
 		hint := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: `outbox-cdc recover` sends them from the table",
 			ident(c.Publication), c.Table.quoted())
@@ -121,6 +132,13 @@ func lostSlot(cause error) error {
 		"what was committed since it was lost is no longer in the WAL and must be sent from the table: run `outbox-cdc recover`")
 }
 
+// interruptedInit asks for the owner, without whom the mark "ready" cannot be written.
+func interruptedInit(c Config, slot string) error {
+	return fault.New(fault.SlotLost, "open slot",
+		fmt.Errorf("the set-up of publication %q was begun and not finished (%s), and it belongs to another role", c.Publication, slot),
+		"have the publication's owner run `outbox-cdc init`")
+}
+
 func missingPublication(c Config) error {
 	return fault.New(fault.SlotLost, "check publication",
 		fmt.Errorf("slot %q exists and publication %q does not: what was committed while it was missing cannot be streamed", c.Slot, c.Publication),
@@ -135,8 +153,9 @@ func suggestSlot(slot, database string) string {
 		}
 		return '_'
 	}, strings.ToLower(database))
-	name := slot + "_" + clean
-	return name[:min(len(name), 63)]
+	const longest = 63
+	clean = clean[:min(len(clean), longest/2)]
+	return slot[:min(len(slot), longest-1-len(clean))] + "_" + clean
 }
 
 // checkTable tells whether the table is there and can be streamed with the mapping.
@@ -151,13 +170,35 @@ func (cat catalog) checkTable(c Config) error {
 		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s is unlogged or temporary: its rows never reach the WAL", c.Table),
 			fmt.Sprintf("ALTER TABLE %s SET LOGGED", c.Table.quoted()))
 	}
-	missing := cat.table.missing(c.Columns)
-	if len(missing) == 0 {
-		return nil
+	if missing := cat.table.missing(c.Columns); len(missing) > 0 {
+		return fault.New(fault.Usage, "check table",
+			fmt.Errorf("table %s lacks the columns %s; it has %s", c.Table, strings.Join(missing, ", "), strings.Join(cat.table.Columns, ", ")),
+			"map them under table.columns, or add them to the table")
 	}
-	return fault.New(fault.Usage, "check table",
-		fmt.Errorf("table %s lacks the columns %s; it has %s", c.Table, strings.Join(missing, ", "), strings.Join(cat.table.Columns, ", ")),
-		"map them under table.columns, or add them to the table")
+	return cat.checkColumns(c)
+}
+
+// checkColumns tells whether the stream shows the mapped columns as they are.
+func (cat catalog) checkColumns(c Config) error {
+	for _, column := range c.Columns {
+		switch {
+		case slices.Contains(cat.table.Generated, column) && !cat.publishesGenerated(column):
+			return fault.New(fault.Usage, "check table",
+				fmt.Errorf("column %q of table %s is generated: logical replication leaves it out", column, c.Table),
+				"map a column that is written, or publish it (PostgreSQL 18 on, stored columns only): ALTER PUBLICATION … SET (publish_generated_columns = stored)")
+		case slices.Contains(cat.table.ByteaDomains, column):
+			// The stream names the domain, not what it is made of: the value would go out as its text, \x….
+			return fault.New(fault.Usage, "check table",
+				fmt.Errorf("column %q of table %s is of a domain over bytea, which the stream does not show as bytea", column, c.Table),
+				fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE bytea, with the domain's constraint as one of the table", c.Table.quoted(), ident(column)))
+		}
+	}
+	return nil
+}
+
+// publishesGenerated tells whether the publication sends a generated column.
+func (cat catalog) publishesGenerated(column string) bool {
+	return cat.server.Version >= 180000 && cat.publication != nil && slices.Contains(cat.publication.Columns, column)
 }
 
 // checkServer tells whether the server can decode its WAL at all.

@@ -27,7 +27,14 @@ func TestReadMark(t *testing.T) {
 
 func TestNextStep(t *testing.T) {
 	t.Parallel()
-	good := func(comment string) *publication { return &publication{Insert: true, Covers: true, Comment: comment} }
+	good := func(comment string) *publication {
+		return &publication{Insert: true, Covers: true, Owned: true, Comment: comment}
+	}
+	foreign := func(comment string) *publication {
+		p := *good(comment)
+		p.Owned = false
+		return &p
+	}
 	ours := &slot{Type: "logical", Plugin: "pgoutput", Database: "app", WALStatus: "reserved"}
 	altered := func(change func(*slot)) *slot {
 		s := *ours
@@ -47,6 +54,9 @@ func TestNextStep(t *testing.T) {
 		"all there, made by a DBA":          {publication: good(""), slot: ours},
 		"all there, interrupted before end": {publication: good("outbox-cdc: creating"), slot: ours},
 		"interrupted before the slot":       {publication: good("outbox-cdc: creating"), want: createSlot},
+		"begun by another role":             {publication: foreign("outbox-cdc: creating"), fails: "owner run `outbox-cdc init`"},
+		"begun by another role, slot there": {publication: foreign("outbox-cdc: creating"), slot: ours, fails: "owner run `outbox-cdc init`"},
+		"finished by another role":          {publication: foreign("outbox-cdc: ready"), slot: ours},
 		"DBA's publication, no slot":        {publication: good(""), fails: "outbox-cdc init"},
 		"DBA's publication, no slot, init":  {publication: good("shop"), init: true, want: createSlot},
 		"slot gone":                         {publication: good("outbox-cdc: ready"), fails: "outbox-cdc recover"},
@@ -56,7 +66,7 @@ func TestNextStep(t *testing.T) {
 		"publication gone":                  {slot: ours, fails: "outbox-cdc recover"},
 		"table not published":               {publication: &publication{Insert: true}, slot: ours, fails: "ADD TABLE"},
 		"inserts not published":             {publication: &publication{Covers: true}, slot: ours, fails: "publish = 'insert'"},
-		"creating, table not published":     {publication: &publication{Insert: true, Comment: "outbox-cdc: creating"}, fails: "ADD TABLE"},
+		"creating, table not published":     {publication: &publication{Insert: true, Owned: true, Comment: "outbox-cdc: creating"}, fails: "ADD TABLE"},
 		"another database's":                {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Database = "My-App" }), fails: "outbox_cdc_app"},
 		"another plugin's":                  {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Plugin = "wal2json" }), fails: "wal2json"},
 		"physical":                          {slot: &slot{Type: "physical"}, fails: "physical"},
@@ -69,7 +79,7 @@ func TestNextStep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cat := catalog{server: server{Version: 170000, Database: "app"}, publication: tc.publication, slot: tc.slot}
+			cat := catalog{server: server{Version: 170000, Database: "app"}, table: &table{Kind: "r"}, publication: tc.publication, slot: tc.slot}
 			got, err := cat.nextStep(c, tc.init)
 			if tc.fails == "" {
 				if err != nil || got != tc.want {
@@ -92,8 +102,10 @@ func TestSuggestSlot(t *testing.T) {
 	if got, want := suggestSlot("outbox_cdc", "My-App"), "outbox_cdc_my_app"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := suggestSlot("outbox_cdc", strings.Repeat("x", 80)); !slotName.MatchString(got) {
-		t.Errorf("%q is not a slot name", got)
+	for _, slot := range []string{"outbox_cdc", strings.Repeat("s", 63)} {
+		if got := suggestSlot(slot, strings.Repeat("x", 80)); !slotName.MatchString(got) || got == slot {
+			t.Errorf("%q is no slot name to suggest", got)
+		}
 	}
 }
 
@@ -115,6 +127,23 @@ func TestCheckServerAndTable(t *testing.T) {
 		"a view":          {cat: catalog{server: modern, table: &table{Kind: "v", Persistence: "p"}}, kind: fault.Usage, says: "not a table"},
 		"unlogged":        {cat: catalog{server: modern, table: &table{Kind: "r", Persistence: "u"}}, kind: fault.Usage, says: "SET LOGGED"},
 		"missing columns": {cat: catalog{server: modern, table: &table{Kind: "r", Persistence: "p", Columns: []string{"id", "body"}}}, kind: fault.Usage, says: "lacks the columns payload; it has id, body"},
+		"generated column": {
+			cat:  catalog{server: modern, table: &table{Kind: "r", Persistence: "p", Columns: []string{"id", "payload"}, Generated: []string{"payload"}}},
+			kind: fault.Usage, says: `column "payload" of table public.outbox is generated`,
+		},
+		"generated column that is published": {
+			cat: catalog{
+				server: server{Version: 180000, WALLevel: "logical"}, publication: &publication{Columns: []string{"id", "payload"}},
+				table: &table{Kind: "r", Persistence: "p", Columns: []string{"id", "payload"}, Generated: []string{"payload"}},
+			},
+		},
+		"generated column that is not mapped": {
+			cat: catalog{server: modern, table: &table{Kind: "r", Persistence: "p", Columns: []string{"id", "payload", "sum"}, Generated: []string{"sum"}}},
+		},
+		"domain over bytea": {
+			cat:  catalog{server: modern, table: &table{Kind: "r", Persistence: "p", Columns: []string{"id", "payload"}, ByteaDomains: []string{"payload"}}},
+			kind: fault.Usage, says: "a domain over bytea",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

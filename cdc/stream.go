@@ -42,7 +42,8 @@ type stream struct {
 	reported pglogrepl.LSN // flush of the last report
 	lastSent time.Time     // of a report
 	lastAsk  time.Time     // of a report that asked for a reply
-	asked    int           // replies asked for since anything was heard
+	asked    int           // replies asked for since anything was heard,
+	firstAsk time.Time     // and when the first of these was
 	deadline time.Time     // read deadline that is set
 	buf      []byte
 
@@ -155,7 +156,9 @@ func (s *stream) report(now time.Time, flush pglogrepl.LSN, askReply bool) error
 	s.lastSent, s.reported = now, flush
 	if askReply {
 		s.lastAsk = now
-		s.asked++
+		if s.asked++; s.asked == 1 {
+			s.firstAsk = now
+		}
 	}
 	return nil
 }
@@ -210,8 +213,8 @@ func (s *stream) close() {
 // refused sorts an error of the walsender's: some of them come back for ever.
 func (s *stream) refused(op string, err error) error {
 	switch pgCode(err) {
-	case codeNotInPrerequisiteState:
-		return lostSlot(oneLine{err})
+	case codeNotInPrerequisiteState: // invalidated, or of a standby, or …: set-up looks at the slot afresh
+		return fault.New(fault.Unreachable, op, oneLine{err}, "")
 	case codeUndefinedObject: // the publication, as of the WAL that is being decoded; or a slot that was dropped just now
 		if op == "stream" {
 			return fault.New(fault.SlotLost, op, oneLine{err},

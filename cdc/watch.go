@@ -32,7 +32,8 @@ type watch struct {
 	walsender uint32 // its pid
 	// interrupt wakes the line to look at err.
 	interrupt func()
-	suspect   chan struct{} // the line has not heard from the server
+	// suspect is told that the line hears nothing, since it first asked for a reply at that time.
+	suspect chan time.Time
 
 	mu  sync.Mutex
 	err error
@@ -40,7 +41,7 @@ type watch struct {
 
 // newWatch returns a watch; run does the work.
 func newWatch(c Config, s *stream) *watch {
-	return &watch{config: c, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan struct{}, 1)}
+	return &watch{config: c, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan time.Time, 1)}
 }
 
 // Err returns why the line has to end, or nil.
@@ -60,10 +61,11 @@ func (w *watch) found(err error) {
 	w.interrupt()
 }
 
-// silent asks for a look at the walsender, now. It never blocks.
-func (w *watch) silent() {
+// silent asks for a look at the walsender, now: it has not answered since it
+// was first asked to, at asked. It never blocks.
+func (w *watch) silent(asked time.Time) {
 	select {
-	case w.suspect <- struct{}{}:
+	case w.suspect <- asked:
 	default:
 	}
 }
@@ -71,56 +73,58 @@ func (w *watch) silent() {
 // run watches until ctx ends. It takes over conn, and connects again when it is lost.
 func (w *watch) run(ctx context.Context, conn *pgx.Conn) {
 	for ctx.Err() == nil {
-		suspected, err := w.listen(ctx, conn)
+		asked, err := w.listen(ctx, conn)
 		if err == nil {
-			err = w.look(ctx, conn)
+			err = w.look(ctx, conn, asked)
 		}
-		switch {
-		case ctx.Err() != nil:
-		case stopping(err):
-			w.letGo(ctx)
-		case err != nil:
-			closeSQL(conn)
-			if conn, err = w.reconnect(ctx, suspected); err != nil {
-				if ctx.Err() == nil {
-					w.found(err)
-				}
-				return
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		closeSQL(conn)
+		if conn, err = w.reconnect(ctx, stopping(err), !asked.IsZero()); err != nil {
+			if ctx.Err() == nil {
+				w.found(err)
 			}
+			return
 		}
 	}
 	closeSQL(conn)
 }
 
-// listen waits for the next look, or for the server to end the connection.
-func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (suspected bool, err error) {
+// listen waits for the next look, or for the server to end the connection. It
+// returns the time given to silent, or zero.
+func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (asked time.Time, err error) {
 	waiting, cancel := context.WithTimeout(ctx, watchInterval)
 	defer cancel()
-	done := make(chan bool, 1)
-	go func() {
+	var waker sync.WaitGroup
+	waker.Go(func() {
 		select {
-		case <-w.suspect:
-			done <- true
+		case asked = <-w.suspect:
 			cancel()
 		case <-waiting.Done():
-			done <- false
 		}
-	}()
+	})
 	_, err = conn.WaitForNotification(waiting)
 	cancel()
-	suspected = <-done
-	if waiting.Err() != nil && !conn.IsClosed() {
+	waker.Wait()
+	if !conn.IsClosed() { // it was only time
 		err = nil
 	}
-	return suspected, err
+	return asked, err
 }
 
 const watchSQL = `
 SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3),
        EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $4 AND active_pid = $5)`
 
+// replySQL says which of our status updates the walsender read last, by the
+// time that the update carries.
+const replySQL = `SELECT reply_time FROM pg_stat_replication WHERE pid = $1`
+
 // look checks that the table is still published and that our walsender lives.
-func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
+// If the line hears nothing though it asked, the walsender may be busy with
+// WAL that is none of ours; but if it has read the question, its answer got lost.
+func (w *watch) look(ctx context.Context, conn *pgx.Conn, asked time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	c := w.config
@@ -137,38 +141,40 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
 	case !streaming:
 		w.found(fault.New(fault.Unreachable, "watch the server",
 			fmt.Errorf("walsender %d no longer holds slot %q", w.walsender, c.Slot), ""))
+	case !asked.IsZero():
+		var read *time.Time
+		err := conn.QueryRow(ctx, replySQL, int64(w.walsender)).Scan(&read)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return postgresError("watch the server", err)
+		}
+		if read != nil && !read.Before(asked.Truncate(time.Microsecond)) {
+			w.found(fault.New(fault.Unreachable, "watch the server",
+				fmt.Errorf("nothing comes from walsender %d, though it was asked and has read that", w.walsender), ""))
+		}
 	}
 	return nil
 }
 
-// letGo gives the line a moment to finish by itself, then ends it.
-func (w *watch) letGo(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(letGoAfter):
-		w.found(errServerStopping)
-		<-ctx.Done()
-	}
-}
-
-// reconnect opens the plain connection again. While the line hears from the
-// server it is patient; a line that does not, and a server that cannot be
-// asked, mean that the connection has died.
-func (w *watch) reconnect(ctx context.Context, suspected bool) (*pgx.Conn, error) {
+// reconnect opens the plain connection again. A server that ended it and takes
+// no other is stopping: the line gets a moment to finish by itself. Otherwise,
+// while the line hears from the server this is patient; a line that does not,
+// and a server that cannot be asked, mean that the connection has died.
+func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn, error) {
+	began := time.Now()
 	var b backoff
 	for {
 		trying, cancel := context.WithTimeout(ctx, queryTimeout)
 		conn, err := connectSQL(trying, w.config.URL)
 		cancel()
+		ended = ended || stopping(err)
 		switch {
 		case err == nil:
 			return conn, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case stopping(err):
-			w.letGo(ctx)
-			return nil, ctx.Err()
-		case suspected:
+		case ended && time.Since(began) > letGoAfter:
+			return nil, errServerStopping
+		case suspected && !ended:
 			return nil, fault.New(fault.Unreachable, "watch the server", fmt.Errorf("no sign of life on the replication connection, and %w", err), "")
 		}
 		select {
@@ -176,7 +182,7 @@ func (w *watch) reconnect(ctx context.Context, suspected bool) (*pgx.Conn, error
 			return nil, ctx.Err()
 		case <-w.suspect:
 			suspected = true
-		case <-time.After(b.wait()):
+		case <-time.After(min(b.wait(), letGoAfter/5)):
 		}
 	}
 }

@@ -67,6 +67,14 @@ func (t *Tracker) Pending() int {
 	return t.pending
 }
 
+// Stuck reports whether Confirmed has come as far as it ever will: an event
+// that was given to Fail stands right behind it.
+func (t *Tracker) Stuck() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.frozen || t.head != nil && t.head.failed
+}
+
 // Err returns the first failure: the cause given to Fail, or a breach of this
 // package's contract. The session has to end.
 func (t *Tracker) Err() error {
@@ -171,6 +179,8 @@ func (x *Tx) settle(bytes int, failure error) {
 	if failure != nil {
 		x.failed = true
 		t.fail(failure)
+	} else {
+		t.window.acknowledged.Add(1)
 	}
 	t.advance(x)
 }

@@ -79,8 +79,14 @@ func TestFailureStopsEverythingBehindIt(t *testing.T) {
 	}
 	b.Done(10)
 	wantConfirmed(t, tr, "first unacked", 100)
+	if tr.Stuck() {
+		t.Error("stuck while the first event is still to be acknowledged")
+	}
 	a.Done(10)
 	wantConfirmed(t, tr, "before the failure", 200)
+	if !tr.Stuck() {
+		t.Error("not stuck behind the failure")
+	}
 	if events, bytes := tr.window.InFlight(); events != 0 || bytes != 0 {
 		t.Errorf("in flight %d, %d, want nothing", events, bytes)
 	}

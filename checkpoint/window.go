@@ -9,6 +9,7 @@ import "sync/atomic"
 type Window struct {
 	maxEvents, maxBytes int64
 	events, bytes       atomic.Int64
+	acknowledged        atomic.Uint64
 	changed             chan struct{}
 }
 
@@ -35,6 +36,10 @@ func (w *Window) InFlight() (events, bytes int) {
 	events = int(w.events.Load())
 	return events, int(w.bytes.Load())
 }
+
+// Acknowledged returns how many events were acknowledged so far: while
+// something is in flight and this stands still, the broker does.
+func (w *Window) Acknowledged() uint64 { return w.acknowledged.Load() }
 
 // Changed returns a channel of capacity 1. A token arrives when Full turned
 // false, when nothing is in flight any more, when an event failed, or when the

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/outbox-cdc/outbox-cdc/decoder"
@@ -54,11 +55,13 @@ type Builder struct {
 	static   []header      // the same in each record: the attributes
 	extra    []extraHeader // from columns
 
-	plan    plan
-	topics  map[string]string // intern table; it holds valid names only
-	names   map[string]string // intern table of header names
-	rec     record
-	scratch []byte // never nil: a slice of it, even an empty one, is not NULL
+	plan       plan
+	topics     map[string]string // intern table; it holds valid names only
+	names      map[string]string // intern table of header names
+	rec        record
+	commit     time.Time // of the last event
+	commitText []byte    // in RFC 3339
+	scratch    []byte
 }
 
 // extraHeader is an entry of RecordConfig.ExtraHeaders.

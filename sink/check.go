@@ -204,15 +204,15 @@ func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse)
 
 // safety judges how many brokers may be lost without losing what was acknowledged.
 func safety(topic string, replicas int, minInsync string) (fault.Status, string) {
-	min, err := strconv.Atoi(minInsync)
+	least, err := strconv.Atoi(minInsync)
 	switch {
 	case replicas == 1:
 		return fault.Warn, "acknowledged events are lost with one broker's disk: use replication factor 3 in production"
 	case err != nil:
 		return fault.OK, ""
-	case min < 2:
+	case least < 2:
 		return fault.Warn, fmt.Sprintf("an acknowledged event may be on one broker only: kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config min.insync.replicas=2", topic)
-	case min >= replicas:
+	case least >= replicas:
 		return fault.Warn, "no broker may fail or restart without holding the relay up: min.insync.replicas should be below the replication factor"
 	}
 	return fault.OK, ""

@@ -84,7 +84,7 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 			host, port = strings.Trim(b, "[]"), "9092"
 		}
 		if strings.TrimSpace(host) == "" || port == "" || strings.ContainsAny(b, "/@ ") {
-			return c, usage(fmt.Errorf("kafka.brokers: %q is not host:port", b), "")
+			return c, usage(fmt.Errorf("kafka.brokers: %q is not host:port", b), "such as localhost:9092, or several of them separated by commas")
 		}
 		brokers[i] = net.JoinHostPort(host, port)
 	}
@@ -93,7 +93,7 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 		return c, usage(fmt.Errorf("kafka.compression %q does not exist", c.Compression), "use none, gzip, lz4, zstd or snappy")
 	}
 	if c.CreateTopics.Partitions < 0 || c.CreateTopics.ReplicationFactor < 0 {
-		return c, usage(errors.New("kafka.create_topics must not be negative"), "")
+		return c, usage(errors.New("kafka.create_topics must not be negative"), "0 leaves it to the brokers")
 	}
 	if c.CreateTopics.Partitions == 0 && c.CreateTopics.ReplicationFactor > 0 {
 		return c, usage(errors.New("kafka.create_topics.replication_factor is set without partitions"), "set kafka.create_topics.partitions as well")
@@ -118,7 +118,7 @@ func (s SASLConfig) check() error {
 		return usage(fmt.Errorf("kafka.sasl.mechanism %q does not exist", s.Mechanism), "use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
 	}
 	if s.User == "" || s.Password == "" {
-		return usage(errors.New("kafka.sasl wants a user and a password"), "set kafka.sasl.user and kafka.sasl.password_file")
+		return usage(errors.New("kafka.sasl wants a user and a password"), "set kafka.sasl.username and kafka.sasl.password_file")
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (t TLSConfig) load() (*tls.Config, error) {
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return nil, usage(fmt.Errorf("kafka.tls.ca_file: %w", err), "")
+			return nil, usage(fmt.Errorf("kafka.tls.ca_file: %w", err), "name a PEM file with the certificates of the authorities to trust, which the relay may read")
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
@@ -179,12 +179,12 @@ func (t TLSConfig) load() (*tls.Config, error) {
 		}
 	}
 	if (t.CertFile == "") != (t.KeyFile == "") {
-		return nil, usage(errors.New("kafka.tls.cert_file and key_file go together"), "")
+		return nil, usage(errors.New("kafka.tls.cert_file and key_file go together"), "set both, or neither")
 	}
 	if t.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
-			return nil, usage(fmt.Errorf("kafka.tls.cert_file and key_file: %w", err), "")
+			return nil, usage(fmt.Errorf("kafka.tls.cert_file and key_file: %w", err), "name two PEM files that belong together, the certificate and its private key, which the relay may read")
 		}
 		conf.Certificates = []tls.Certificate{cert}
 	}

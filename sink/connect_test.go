@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -335,6 +336,33 @@ func TestSafety(t *testing.T) {
 	}{{1, "1", fault.Warn}, {3, "1", fault.Warn}, {3, "2", fault.OK}, {3, "3", fault.Warn}, {2, "2", fault.Warn}, {3, "", fault.OK}} {
 		if got, hint := safety("t", tc.replicas, tc.min); got != tc.want || (hint == "") != (got == fault.OK) {
 			t.Errorf("%d replicas, min %q: got %s (%s), want %s", tc.replicas, tc.min, got, hint, tc.want)
+		}
+	}
+}
+
+// A TLS alert on a plain connection is not read as a response of 350 MB.
+func TestPlainConnectionNoticesTLS(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			_, _ = c.Write([]byte{tlsAlert, 3, 3, 0, 2, 2, 80, 0})
+			_ = c.Close()
+		}
+	}()
+	d := newDialer(time.Second, true)
+	defer d.close()
+	c, err := d.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := c.Read(make([]byte, 8)); !errors.Is(err, errSpeaksTLS) {
+			t.Errorf("got %v, want errSpeaksTLS", err)
 		}
 	}
 }

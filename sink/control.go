@@ -84,10 +84,13 @@ func (k *Kafka) wakeControl() {
 }
 
 // want makes a topic's metadata be asked for, unless a request is due anyway.
+// A topic that just had no answer is asked for again when the backoff is over.
 func (k *Kafka) want(t *topic) {
 	if t.wanted == t.asked {
 		t.wanted++
-		k.wakeControl()
+		if !t.unready {
+			k.wakeControl()
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -122,8 +123,8 @@ func (d *dialer) probe(addr string) speaks {
 	nc.(*conn).check = false
 	_ = nc.SetDeadline(time.Now().Add(probeTimeout))
 	// Only whether it answers in TLS matters: nothing is sent to it.
-	err = tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake()
-	if err == nil || bytes.Contains([]byte(err.Error()), []byte("remote error: tls:")) {
+	err = tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(d.ctx)
+	if err == nil || strings.Contains(err.Error(), "remote error: tls:") {
 		return speaksTLS
 	}
 	return speaksNothing

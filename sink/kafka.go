@@ -208,9 +208,13 @@ func (k *Kafka) Reset() {
 	for _, t := range k.order {
 		for _, p := range t.partitions {
 			given.add(p.drain())
+			if p.batch != nil {
+				p.batch.old = true
+			}
 			k.schedule(p)
 		}
 		given.add(t.drain())
+		k.goOver(t)
 	}
 	k.unqueue(given)
 	k.mu.Unlock()

@@ -71,10 +71,10 @@ func (k *Kafka) reached() {
 func (k *Kafka) heard() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.link.lost {
-		k.link.lost = false
+	if k.link.lost && k.link.once {
 		k.log.Info("outbox.kafka_reached_again")
 	}
+	k.link.lost = false
 }
 
 // unreachable notes that no broker answered the control connection.
@@ -123,7 +123,7 @@ func (k *Kafka) trouble(err error, event string) {
 
 // unanswered notes that a request got no answer: the sender rests, and looks
 // up who leads its partitions now.
-func (k *Kafka) unanswered(s *sender, err error, batches int, now time.Time) {
+func (k *Kafka) unanswered(s *sender, err error, bytes int, now time.Time) {
 	s.tries++
 	s.retryAt = now.Add(backoff(s.tries, k.tune.minBackoff, k.tune.maxBackoff))
 	if k.closing {
@@ -137,8 +137,8 @@ func (k *Kafka) unanswered(s *sender, err error, batches int, now time.Time) {
 			}
 		}
 	}
-	if s.tries == 4 && s.count == 1 && batches == 1 {
-		err = fmt.Errorf("%w (a single large record: the broker's socket.request.max.bytes may be too small for it)", err)
+	if s.tries > 3 && bytes > 1<<20 { // a broker closes the connection without a word
+		err = fmt.Errorf("%w (a request of %d bytes: the broker's socket.request.max.bytes may be below that)", err, bytes)
 	}
 	k.trouble(err, "outbox.produce_retry")
 }

@@ -205,18 +205,18 @@ func (ls *lists) add(l list) {
 }
 
 // count returns how many messages there are.
-func (ls lists) count() int {
+func (ls *lists) count() int {
 	n := 0
-	for i := range ls {
-		n += ls[i].n
+	for i := range *ls {
+		n += (*ls)[i].n
 	}
 	return n
 }
 
 // fail settles them with an error. They are not used again, for a sender may
 // still be reading them.
-func (ls lists) fail(err error) {
-	for i := range ls {
-		ls[i].each(func(m *message) { m.ack.Fail(m.size, err) })
+func (ls *lists) fail(err error) {
+	for i := range *ls {
+		(*ls)[i].each(func(m *message) { m.ack.Fail(m.size, err) })
 	}
 }

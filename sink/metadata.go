@@ -2,6 +2,7 @@ package sink
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -20,7 +21,7 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 		if t == nil {
 			continue
 		}
-		t.err = nil
+		t.unready = false
 		switch tm.Err {
 		case sarama.ErrNoError, sarama.ErrLeaderNotAvailable:
 		case sarama.ErrInvalidTopic, sarama.ErrTopicAuthorizationFailed:
@@ -31,7 +32,7 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 			if tm.Err == sarama.ErrUnknownTopicOrPartition {
 				missing = append(missing, t.name)
 			}
-			t.err, more = tm.Err, true
+			t.unready, more = true, true
 			k.trouble(fmt.Errorf("topic %s: %w", t.name, tm.Err), "outbox.topic_unavailable")
 			continue
 		}
@@ -39,10 +40,9 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 			more = true
 		}
 	}
+	more = more || len(resp.Topics) < len(asked)
 	k.mu.Unlock()
-	for _, p := range out.poisoned {
-		p.m.ack.Fail(p.m.size, p.err)
-	}
+	k.deliver(&out, time.Now())
 	return missing, more
 }
 
@@ -54,7 +54,7 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64) boo
 		n = max(n, int(pm.ID)+1)
 	}
 	if n == 0 {
-		t.err = sarama.ErrLeaderNotAvailable
+		t.unready = true
 		return false
 	}
 	t.answered = max(t.answered, asked)
@@ -64,9 +64,8 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64) boo
 	case n > have && n != t.grow:
 		k.log.Warn("outbox.partitions_changed", "topic", t.name, "from", have, "to", n,
 			"hint", "keys go to other partitions from here on: their order across this point is lost for consumers")
-		if t.grow = n; !t.busy() {
-			t.setCount(n)
-		}
+		t.grow = n
+		k.goOver(t)
 	case n < have:
 		k.trouble(fmt.Errorf("topic %s has %d partitions, it had %d: it was created anew", t.name, n, have), "outbox.partitions_changed")
 	}
@@ -80,43 +79,45 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64) boo
 			leaders[pm.ID] = pm.Leader
 		}
 	}
-	complete := true
 	for i, p := range t.partitions {
 		if p.leader = leaders[i]; p.scheduled != nil && p.scheduled.id != p.leader {
 			p.scheduled = nil
 		}
-		k.schedule(p)
-		if p.leader < 0 && p.sendable() { // schedule has asked again
-			complete = false
-			t.err = sarama.ErrLeaderNotAvailable
-			k.trouble(fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, t.err), "outbox.topic_unavailable")
+		if p.leader < 0 && p.sendable() {
+			t.unready = true
+			k.trouble(fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, sarama.ErrLeaderNotAvailable), "outbox.topic_unavailable")
 		}
+		k.schedule(p)
 	}
-	return complete
+	return !t.unready
 }
 
 // refuseTopic fails the first event of a topic that the cluster will not let
 // us write to. What is behind it stands still.
 func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
-	t.err = cause
-	guilty := func(m *message, where string) {
-		err := poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, t.name, len(m.buf)))
-		k.counters.failures[errorName(cause)]++
-		k.counters.failed++
-		out.poisoned = append(out.poisoned, poisonedMessage{m, err})
+	convict := func(guilty list, where string) {
+		err := k.verdict(t, guilty.head, where, cause)
+		out.fail(lists{guilty}, err)
 		k.stop(err)
 	}
 	if t.waiting.n > 0 {
-		front := t.waiting.cut(1, 0)
-		k.counters.queued--
-		guilty(front.head, t.name)
+		convict(t.waiting.cut(1, 0), t.name)
 	}
 	for _, p := range t.partitions { // those that look for a leader; the others hear it from the one they have
-		if b := p.batch; b != nil && !b.onWire && p.stuck == nil {
+		where := fmt.Sprintf("%s, partition %d", t.name, p.id)
+		switch b := p.batch; {
+		case p.stuck != nil || b != nil && b.onWire:
+		case b != nil && b.old:
 			k.counters.inFlight -= b.messages.n
-			k.counters.queued += b.messages.n - 1
-			m := p.convict(cause)
-			guilty(m, fmt.Sprintf("%s, partition %d", t.name, p.id))
+			k.counters.failed += uint64(b.messages.n)
+			out.fail(lists{p.discard()}, ErrReset)
+		case b != nil:
+			k.counters.inFlight -= b.messages.n
+			k.counters.queued += b.messages.n
+			convict(p.convict(cause), where)
+		case p.leader < 0 && p.queue.n > 0:
+			p.stuck = cause
+			convict(p.queue.cut(1, 0), where)
 		}
 	}
 }

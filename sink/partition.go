@@ -3,8 +3,6 @@ package sink
 import (
 	"math/rand/v2"
 	"time"
-
-	"github.com/IBM/sarama"
 )
 
 // topic is where the records of one topic wait. Kafka.mu guards it.
@@ -19,7 +17,7 @@ type topic struct {
 	// Metadata is asked for by raising wanted; an answer to a request that went
 	// out at asked sets answered.
 	wanted, asked, answered uint64
-	err                     error // what the last answer said was wrong
+	unready                 bool // the last answer said to ask again later
 
 	published, bytes uint64 // acknowledged events, and their keys, values and headers
 }
@@ -56,6 +54,7 @@ type batch struct {
 	seq       int32
 	onWire    bool
 	abandoned bool // its events were failed meanwhile; but nothing may overtake it
+	old       bool // it was sent before a Reset: its events come again behind it
 }
 
 // producer is what Kafka knows a producer by: https://cwiki.apache.org/confluence/display/KAFKA/KIP-98.
@@ -158,13 +157,21 @@ func (p *partition) halve() {
 
 // convict takes the batch apart after its first record was found guilty: that
 // record is returned, and the partition stands still.
-func (p *partition) convict(err error) *message {
+func (p *partition) convict(err error) list {
 	b := p.batch
 	p.batch, p.stuck = nil, err
 	guilty := b.messages.cut(1, 0)
 	b.messages.append(&p.queue)
 	p.queue = b.messages
-	return guilty.head
+	return guilty
+}
+
+// discard takes off a batch that the broker refused and that is old: nothing
+// is lost, nor out of order, when it never gets there.
+func (p *partition) discard() list {
+	b := p.batch
+	p.batch, p.tries = nil, 0
+	return b.messages
 }
 
 // drain empties the queue, and forgets what was refused.
@@ -180,79 +187,4 @@ func (p *partition) drain() list {
 func backoff(n int, lo, hi time.Duration) time.Duration {
 	d := min(hi, lo<<min(n-1, 20))
 	return d - d/10 + rand.N(d/5+1)
-}
-
-// encoder turns batches into a request. Its memory is used again for the next one.
-type encoder struct {
-	records  []sarama.Record
-	headers  []sarama.RecordHeader
-	pointers []*sarama.Record
-	headerPs []*sarama.RecordHeader
-}
-
-// request encodes batches. The request is valid until the next one; it aliases
-// the messages, and sarama has copied everything when it is on the wire.
-func (e *encoder) request(batches []*batch, codec sarama.CompressionCodec, timeout time.Duration) *sarama.ProduceRequest {
-	req := &sarama.ProduceRequest{
-		RequiredAcks: sarama.WaitForAll, // Invariant 1: an acknowledgement means that no single broker can lose it
-		Timeout:      int32(timeout.Milliseconds()),
-		Version:      10, // the newest that sarama knows; it takes an older one when the broker does
-	}
-	records, headers := 0, 0
-	for _, b := range batches {
-		records += b.messages.n
-		b.messages.each(func(m *message) { headers += m.headers })
-	}
-	e.grow(records, headers)
-	for _, b := range batches {
-		req.AddBatch(b.p.topic.name, b.p.id, e.batch(b, codec))
-	}
-	return req
-}
-
-// grow makes room, so that no pointer into the slices moves later.
-func (e *encoder) grow(records, headers int) {
-	const keep = 1 << 14 // what a rare large request needed is given back
-	if cap(e.records) < records || cap(e.records) > keep && records < keep {
-		e.records, e.pointers = make([]sarama.Record, 0, records), make([]*sarama.Record, 0, records)
-	}
-	if cap(e.headers) < headers || cap(e.headers) > 16*keep && headers < 16*keep {
-		e.headers, e.headerPs = make([]sarama.RecordHeader, 0, headers), make([]*sarama.RecordHeader, 0, headers)
-	}
-	e.records, e.pointers = e.records[:0], e.pointers[:0]
-	e.headers, e.headerPs = e.headers[:0], e.headerPs[:0]
-}
-
-func (e *encoder) batch(b *batch, codec sarama.CompressionCodec) *sarama.RecordBatch {
-	first := b.messages.head.time
-	latest, from := first, len(e.pointers)
-	for m, i := b.messages.head, int64(0); m != nil; m, i = m.next, i+1 {
-		latest = max(latest, m.time) // commit times may step back
-		h := len(e.headers)
-		e.headers = m.readHeaders(e.headers)
-		for j := h; j < len(e.headers); j++ {
-			e.headerPs = append(e.headerPs, &e.headers[j])
-		}
-		e.records = append(e.records, sarama.Record{
-			OffsetDelta:    i,
-			TimestampDelta: time.Duration(m.time-first) * time.Millisecond,
-			Key:            m.keyBytes(),
-			Value:          m.valueBytes(),
-			Headers:        e.headerPs[h:len(e.headers):len(e.headers)],
-		})
-		e.pointers = append(e.pointers, &e.records[len(e.records)-1])
-	}
-	return &sarama.RecordBatch{
-		Version: 2, Codec: codec, CompressionLevel: sarama.CompressionLevelDefault,
-		ProducerID: b.producer.id, ProducerEpoch: b.producer.epoch, FirstSequence: b.seq,
-		FirstTimestamp: time.UnixMilli(first), MaxTimestamp: time.UnixMilli(latest),
-		LastOffsetDelta: int32(b.messages.n - 1),
-		Records:         e.pointers[from:len(e.pointers):len(e.pointers)],
-	}
-}
-
-// release drops what the request referred to.
-func (e *encoder) release() {
-	clear(e.records)
-	clear(e.headers)
 }

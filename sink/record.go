@@ -214,10 +214,12 @@ func (b *Builder) cloudEvent(ev *decoder.Event, id, typ []byte) {
 	b.header(headerSource, source)
 	b.header(headerTime, b.eventTime(ev))
 	subject := b.value(ev, roleSubject)
-	if subject == nil {
+	if len(subject) == 0 {
 		subject = b.value(ev, roleKey)
 	}
-	b.header(headerSubject, subject)
+	if len(subject) > 0 { // CloudEvents 1.0, "subject": not empty if present
+		b.header(headerSubject, subject)
+	}
 	b.header(headerCECorrelation, b.value(ev, roleCorrelationID))
 	b.header(headerCorrelation, b.value(ev, roleCorrelationID))
 	b.header(headerCausation, b.value(ev, roleCausationID))
@@ -251,16 +253,22 @@ func (b *Builder) extraHeader(name string, value []byte) {
 // there is none. A value that RFC 3339 cannot express gives nil, for ce_time is
 // optional and must not tell another time.
 func (b *Builder) eventTime(ev *decoder.Event) []byte {
-	from, ok := len(b.scratch), true
-	if text := b.value(ev, roleTimestamp); text != nil {
-		b.scratch, ok = appendTime(b.scratch, text)
-	} else if ok = !ev.CommitTime.IsZero(); ok {
-		b.scratch = ev.CommitTime.UTC().AppendFormat(b.scratch, "2006-01-02T15:04:05.999999Z07:00")
-	}
-	if !ok {
+	text := b.value(ev, roleTimestamp)
+	switch {
+	case text != nil:
+		var ok bool
+		from := len(b.scratch)
+		if b.scratch, ok = appendTime(b.scratch, text); !ok {
+			return nil
+		}
+		return b.scratch[from:len(b.scratch):len(b.scratch)]
+	case ev.CommitTime.IsZero():
 		return nil
+	case !ev.CommitTime.Equal(b.commit): // the events of a transaction share it
+		b.commit = ev.CommitTime
+		b.commitText = b.commit.UTC().AppendFormat(b.commitText[:0], "2006-01-02T15:04:05.999999Z07:00")
 	}
-	return b.scratch[from:len(b.scratch):len(b.scratch)]
+	return b.commitText
 }
 
 // position returns outbox-lsn: <timeline>/<commit LSN>/<seq>, the same on each

@@ -13,15 +13,20 @@ var errNoAnswer = errors.New("the response lacks the partition")
 
 // settled is what settle hands out once the lock is released.
 type settled struct {
-	done     list  // acknowledged
-	given    lists // failed, with err
-	err      error
-	poisoned []poisonedMessage
+	done   list // acknowledged
+	failed []failure
 }
 
-type poisonedMessage struct {
-	m   *message
-	err error
+// failure is what is failed with one error.
+type failure struct {
+	given lists
+	err   error
+}
+
+func (o *settled) fail(given lists, err error) {
+	if len(given) > 0 {
+		o.failed = append(o.failed, failure{given, err})
+	}
 }
 
 // settle takes the answer to a request, or the error instead of one.
@@ -35,7 +40,11 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 	k.onWire -= len(batches)
 	lost := err != nil && !errors.Is(err, errTooLarge)
 	if lost {
-		k.unanswered(s, err, len(batches), now)
+		bytes := 0
+		for _, b := range batches {
+			bytes += b.messages.bytes
+		}
+		k.unanswered(s, err, bytes, now)
 	} else {
 		s.tries, s.retryAt = 0, time.Time{}
 	}
@@ -60,10 +69,10 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 		k.moveOn(p)
 	}
 	if fatal != nil {
-		out.given = append(out.given, k.disown(fatal)...)
-		out.err = k.down
+		given := k.disown(fatal)
+		out.fail(given, k.down)
 		k.counters.failures[errorName(fatal)]++
-		k.log.Error("outbox.producer_refused", "error", fatal, "events", out.given.count())
+		k.log.Error("outbox.producer_refused", "error", fatal, "events", given.count())
 	}
 	if k.closing && k.onWire == 0 {
 		k.signalIdle()
@@ -74,15 +83,23 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 
 // moveOn lets a partition go on after its batch came back.
 func (k *Kafka) moveOn(p *partition) {
-	if t := p.topic; t.grow > 0 && !t.busy() {
-		t.setCount(t.grow)
-		k.want(t) // for the leaders of the new ones
-		for _, q := range t.partitions {
-			k.schedule(q)
-		}
-		return
+	if !k.goOver(p.topic) {
+		k.schedule(p)
 	}
-	k.schedule(p)
+}
+
+// goOver makes a topic use the partitions that were added to it, once nothing
+// of it is on its way to the ones before. It tells whether it did.
+func (k *Kafka) goOver(t *topic) bool {
+	if t.grow == 0 || t.busy() { // Invariant 5
+		return false
+	}
+	t.setCount(t.grow)
+	k.want(t) // for the leaders of the new ones
+	for _, p := range t.partitions {
+		k.schedule(p)
+	}
+	return true
 }
 
 // signalIdle tells Close that nothing is on the wire.
@@ -131,6 +148,11 @@ func (k *Kafka) again(p *partition, cause error, lost bool) {
 func (k *Kafka) refused(p *partition, v verdict, cause error, out *settled) {
 	b := p.batch
 	k.counters.inFlight -= b.messages.n
+	if b.old { // the line has started again: it must hear of this from its own copy of the event
+		k.counters.failed += uint64(b.messages.n)
+		out.fail(lists{p.discard()}, ErrReset)
+		return
+	}
 	if b.messages.n > 1 && v != refusedTopic {
 		if t := p.topic; v == refusedSize {
 			t.maxBatch = max(min(t.maxBatch, b.messages.bytes)/2, 1)
@@ -140,12 +162,17 @@ func (k *Kafka) refused(p *partition, v verdict, cause error, out *settled) {
 		p.halve()
 		return
 	}
-	k.counters.queued += b.messages.n - 1
+	k.counters.queued += b.messages.n
+	guilty := p.convict(cause) // Invariant 5: the partition stands still
+	out.fail(lists{guilty}, k.verdict(p.topic, guilty.head, fmt.Sprintf("%s, partition %d", p.topic.name, p.id), cause))
+}
+
+// verdict returns the error of an event that the cluster refuses. It was counted as queued.
+func (k *Kafka) verdict(t *topic, m *message, where string, cause error) error {
+	k.counters.queued--
 	k.counters.failed++
 	k.counters.failures[errorName(cause)]++
-	m := b.messages.head
-	err := poisoned(m.id(), m.lsn, m.seq, fmt.Sprintf("%s, partition %d", p.topic.name, p.id), cause, hintOf(cause, p.topic.name, len(m.buf)))
-	out.poisoned = append(out.poisoned, poisonedMessage{p.convict(err), err}) // Invariant 5: the partition stands still
+	return poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, t.name, len(m.buf)))
 }
 
 // giveUp fails a batch that would have to be sent again while the sink closes.
@@ -153,8 +180,7 @@ func (k *Kafka) giveUp(p *partition, out *settled) {
 	var given lists
 	k.abandon(p, &given)
 	k.unqueue(given)
-	out.given = append(out.given, given...)
-	out.err = ErrClosed
+	out.fail(given, ErrClosed)
 }
 
 // deliver settles messages, without the lock: acks are the relay's code.
@@ -164,8 +190,7 @@ func (k *Kafka) deliver(out *settled, now time.Time) {
 		m.ack.Done(m.size) // Invariant 6
 		m.free()
 	})
-	for _, p := range out.poisoned {
-		p.m.ack.Fail(p.m.size, p.err)
+	for _, f := range out.failed {
+		f.given.fail(f.err)
 	}
-	out.given.fail(out.err)
 }

@@ -50,14 +50,17 @@ func (k *Kafka) Stats() KafkaStats {
 	return s
 }
 
-// connected tells whether the cluster answered when it was last asked.
+// connected tells whether the cluster answered when it was last asked: all of
+// it, on the control connection, and every broker that something waits for.
 func (k *Kafka) connected() bool {
 	if !k.link.once || k.link.lost {
 		return false
 	}
-	for _, s := range k.senders {
-		if s.tries > 0 && time.Since(s.sent) < 2*k.tune.maxBackoff {
-			return false
+	for _, t := range k.order {
+		for _, p := range t.partitions {
+			if s := k.senders[p.leader]; s != nil && s.tries > 0 && (p.batch != nil || p.queue.n > 0) {
+				return false
+			}
 		}
 	}
 	return true

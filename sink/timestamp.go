@@ -55,12 +55,8 @@ func utcOffset(text []byte) (time.Duration, bool) {
 	if len(text) == 0 || len(text) == 1 && text[0] == 'Z' {
 		return 0, true
 	}
-	sign := time.Duration(1)
-	switch text[0] {
-	case '+':
-	case '-':
-		sign = -1
-	default:
+	west := text[0] == '-'
+	if !west && text[0] != '+' {
 		return 0, false
 	}
 	var sum time.Duration
@@ -82,7 +78,10 @@ func utcOffset(text []byte) (time.Duration, bool) {
 		sum += time.Duration(n) * unit
 		rest = rest[2:]
 	}
-	return sign * sum, len(rest) == 0 && len(text) > 1
+	if west {
+		sum = -sum
+	}
+	return sum, len(rest) == 0 && len(text) > 1
 }
 
 // digits reads a number that consists of decimal digits only.

@@ -15,6 +15,7 @@ import (
 
 // sentBatch is a batch as it came to the broker.
 type sentBatch struct {
+	request    int // counted from 1
 	partition  int32
 	producerID int64
 	epoch      int16
@@ -27,6 +28,7 @@ type sentBatch struct {
 type tap struct {
 	mu      sync.Mutex
 	batches []sentBatch
+	n       int // requests
 }
 
 // newTap must be installed before other controls of produce requests.
@@ -35,13 +37,14 @@ func newTap(tb testing.TB, c *kfake.Cluster) *tap {
 	c.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		t.n++
 		for _, rt := range req.(*kmsg.ProduceRequest).Topics {
 			for _, rp := range rt.Partitions {
 				var b kmsg.RecordBatch
 				if err := b.ReadFrom(rp.Records); err != nil {
 					tb.Errorf("batch: %v", err)
 				}
-				t.batches = append(t.batches, sentBatch{rp.Partition, b.ProducerID, b.ProducerEpoch, b.FirstSequence, b.NumRecords, slices.Clone(rp.Records)})
+				t.batches = append(t.batches, sentBatch{t.n, rp.Partition, b.ProducerID, b.ProducerEpoch, b.FirstSequence, b.NumRecords, slices.Clone(rp.Records)})
 			}
 		}
 		return nil, nil, false

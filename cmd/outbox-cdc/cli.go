@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -55,7 +56,7 @@ func (a *app) execute(ctx context.Context, args []string) error {
 		return nil
 	}
 	if err != nil {
-		return fault.New(fault.Usage, "read command line", err, helpHint(args))
+		return fault.New(fault.Usage, "read command line", withoutURLs(err, args), helpHint(args))
 	}
 	return line.Run()
 }
@@ -88,6 +89,22 @@ var flagMapper = kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Valu
 	}
 	return nil
 })
+
+// withoutURLs takes arguments that are URLs out of an error: one that was
+// misplaced may hold a password.
+func withoutURLs(err error, args []string) error {
+	text := err.Error()
+	for _, arg := range args {
+		if strings.Contains(arg, "://") {
+			_, value, _ := strings.Cut(arg, "=")
+			text = strings.ReplaceAll(text, arg, "URL")
+			if strings.Contains(value, "://") {
+				text = strings.ReplaceAll(text, value, "URL")
+			}
+		}
+	}
+	return errors.New(text)
+}
 
 // helpHint names the help that fits a command line that could not be read.
 func helpHint(args []string) string {

@@ -2,6 +2,7 @@ package devenv
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -113,6 +114,12 @@ func cached(ctx context.Context, name string, fill func(dir string) error) (stri
 		return "", errors.Join(err, os.RemoveAll(partial))
 	}
 	return dir, nil
+}
+
+// digest is a short name for what a cached directory depends on.
+func digest(of ...any) string {
+	sum := sha256.Sum256(fmt.Append(nil, of...))
+	return fmt.Sprintf("%x", sum[:6])
 }
 
 // lockFile takes the advisory lock on path, which the kernel releases when we die.

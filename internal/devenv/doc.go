@@ -3,7 +3,8 @@
 // (kfake). The demo, the tests and the benchmarks use it; the relay does not.
 //
 // Binaries are taken from the machine when it has the version asked for, else
-// from Maven Central, once, into the user's cache directory.
+// from Maven Central, once, into the user's cache directory: PostgreSQL by the
+// library embedded-postgres, Kafka by the machine's mvn.
 //
 // Everything listens on loopback only, and everything goes when it is closed:
 // processes, shared memory, files. It goes as well when the owner dies without

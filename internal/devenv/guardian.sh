@@ -17,7 +17,7 @@ while read -r op entry; do
 	esac
 done
 
-# Each is the leader of a process group. CONT: it may be stopped.
+# Each is the leader of a process group. CONT: one that is stopped ends in order, too.
 for e in $list; do
 	kill -s "${e%%:*}" -- "-${e#*:}"
 	kill -s CONT -- "-${e#*:}"

@@ -58,7 +58,7 @@ func (b *kafkaBroker) log() string { return fmt.Sprintf("kafka-%d.log", b.id) }
 
 // StartKafka starts a cluster and returns when all brokers take requests. ctx bounds the start
 // (and the download before the very first one), not the cluster's life: Close it. The error is
-// ErrNoJava on a machine without Java.
+// ErrNoJava on a machine without Java or Maven.
 func StartKafka(ctx context.Context, opts KafkaOptions) (*Kafka, error) {
 	k, err := startKafka(ctx, opts, "")
 	if err != nil {
@@ -77,7 +77,7 @@ func startKafka(ctx context.Context, opts KafkaOptions, record string) (*Kafka, 
 		return nil, err
 	}
 	k := &Kafka{opts: opts, java: java}
-	if k.home, err = kafkaHome(ctx); err != nil {
+	if k.home, err = kafkaHome(ctx, java); err != nil {
 		return nil, err
 	}
 	if record == "" {
@@ -161,7 +161,7 @@ func (k *Kafka) choosePorts() error {
 	for _, b := range k.brokers {
 		b.ports = make(map[string]int)
 		for _, name := range k.opts.listeners() {
-			port, err := freePort()
+			port, err := choosePort()
 			if err != nil {
 				return err
 			}

@@ -2,7 +2,13 @@ package devenv
 
 import (
 	"context"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
 	"fmt"
+	"hash"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -24,9 +30,12 @@ func (k *Kafka) formatted(ctx context.Context) (string, error) {
 		}
 		args := []string{"format", "--cluster-id", newUUID(), "--config", properties}
 		for _, user := range k.opts.Users {
-			for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
-				args = append(args, "--add-scram",
-					fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, user.Name, jaasQuote(user.Password)))
+			credentials, err := scramCredentials(user)
+			if err != nil {
+				return err
+			}
+			for _, credential := range credentials {
+				args = append(args, "--add-scram", credential)
 			}
 		}
 		if err := k.box.run(ctx, k.java.path, k.jvmArgs("", "kafka.tools.StorageTool", args...)...); err != nil {
@@ -68,4 +77,22 @@ func classArchive(ctx context.Context, java java, home string) string {
 		return ""
 	}
 	return filepath.Join(dir, file)
+}
+
+// scramCredentials returns a user as StorageTool takes it, once per mechanism. The password
+// is salted here (RFC 5802), for the tool's syntax has no way to quote one.
+func scramCredentials(user KafkaUser) ([]string, error) {
+	const iterations = 4096 // the least that Kafka takes
+	var list []string
+	for name, hash := range map[string]func() hash.Hash{"SCRAM-SHA-256": sha256.New, "SCRAM-SHA-512": sha512.New} {
+		salt := make([]byte, 16)
+		_, _ = rand.Read(salt) // never fails
+		salted, err := pbkdf2.Key(hash, user.Password, salt, iterations, hash().Size())
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, fmt.Sprintf("%s=[name=%s,iterations=%d,salt=%q,saltedpassword=%q]", name, user.Name, iterations,
+			base64.StdEncoding.EncodeToString(salt), base64.StdEncoding.EncodeToString(salted)))
+	}
+	return list, nil
 }

@@ -51,14 +51,15 @@ func (k *Kafka) properties(b *kafkaBroker) string {
 		voters = append(voters, fmt.Sprintf("%d@%s", voter.id, address(voter.ports[listenController])))
 	}
 	props := map[string]string{
-		"process.roles":              "broker,controller",
-		"node.id":                    strconv.Itoa(int(b.id)),
-		"listeners":                  strings.Join(listeners, ","),
-		"advertised.listeners":       strings.Join(advertised, ","),
-		"controller.listener.names":  listenController,
-		"inter.broker.listener.name": listenPlain,
-		"controller.quorum.voters":   strings.Join(voters, ","),
-		"log.dirs":                   b.dir,
+		"process.roles":                  "broker,controller",
+		"node.id":                        strconv.Itoa(int(b.id)),
+		"listeners":                      strings.Join(listeners, ","),
+		"advertised.listeners":           strings.Join(advertised, ","),
+		"controller.listener.names":      listenController,
+		"inter.broker.listener.name":     listenPlain,
+		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
+		"controller.quorum.voters":       strings.Join(voters, ","),
+		"log.dirs":                       b.dir,
 
 		"num.partitions":                                   strconv.Itoa(cmp.Or(k.opts.Partitions, 3)),
 		"auto.create.topics.enable":                        "true",

@@ -27,7 +27,7 @@ func StartKfake(opts KfakeOptions) (*Kfake, error) {
 	for range 5 {
 		ports := make([]int, cmp.Or(opts.Brokers, 1))
 		for i := range ports {
-			if ports[i], err = freePort(); err != nil {
+			if ports[i], err = choosePort(); err != nil {
 				return nil, fmt.Errorf("start kfake: %w", err)
 			}
 		}

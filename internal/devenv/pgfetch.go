@@ -2,7 +2,6 @@ package devenv
 
 import (
 	"archive/tar"
-	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
@@ -42,17 +41,19 @@ func fetchPostgres(ctx context.Context, version string) (string, error) {
 		}
 	}
 	dir, err := cached(ctx, "postgres-"+release+"-"+platform, func(dir string) error {
-		name := "embedded-postgres-binaries-" + platform
-		artifact := fmt.Sprintf("io/zonky/test/postgres/%s/%s/%s-%s.jar", name, release, name, release)
-		sum, err := get(ctx, mavenCentral+artifact+".sha256")
+		archive, err := fetchArchive(ctx, release)
 		if err != nil {
 			return err
 		}
-		jar, err := download(ctx, artifact, strings.TrimSpace(string(sum)))
+		plain, err := xz.NewReader(bytes.NewReader(archive), 0)
 		if err != nil {
 			return err
 		}
-		return unpackPostgres(jar, dir)
+		if err := untar(plain, dir); err != nil {
+			return err
+		}
+		_, err = inspectPostgres(ctx, filepath.Join(dir, "bin")) // it runs on this machine
+		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("download PostgreSQL %s: %w", release, err)
@@ -70,30 +71,6 @@ func postgresPlatform() string {
 		arch += "-alpine"
 	}
 	return runtime.GOOS + "-" + arch
-}
-
-// unpackPostgres unpacks the .txz inside the jar into dir.
-func unpackPostgres(jar []byte, dir string) error {
-	archive, err := zip.NewReader(bytes.NewReader(jar), int64(len(jar)))
-	if err != nil {
-		return err
-	}
-	for _, file := range archive.File {
-		if !strings.HasSuffix(file.Name, ".txz") {
-			continue
-		}
-		f, err := file.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		plain, err := xz.NewReader(f, 0)
-		if err != nil {
-			return err
-		}
-		return untar(plain, dir)
-	}
-	return errors.New("the jar holds no .txz")
 }
 
 // untar unpacks an archive, readable for everybody; nothing in it can lead out of dir.
@@ -120,6 +97,9 @@ func untar(r io.Reader, dir string) error {
 
 func untarOne(root *os.Root, header *tar.Header, r io.Reader) error {
 	name := path.Clean(header.Name)
+	if !filepath.IsLocal(name) {
+		return errors.New("it leads out of the directory")
+	}
 	if header.Typeflag == tar.TypeDir {
 		return openDirs(root, name)
 	}

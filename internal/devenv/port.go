@@ -13,6 +13,9 @@ const loopback = "127.0.0.1"
 // worse, a client that keeps dialling it can end up connected to itself.
 const firstPort, lastPort = 15000, 32000
 
+// choosePort is what servers get their ports from.
+var choosePort = freePort
+
 // freePort returns a loopback port that nobody listens on at the moment. Somebody may take
 // it before its server binds it: callers start again with another port then.
 func freePort() (int, error) {

@@ -115,7 +115,7 @@ func (p *Postgres) configureAndStart(ctx context.Context, opts PostgresOptions) 
 	for range 5 {
 		p.port = opts.Port
 		if p.port == 0 {
-			if p.port, err = freePort(); err != nil {
+			if p.port, err = choosePort(); err != nil {
 				return err
 			}
 		}
@@ -299,6 +299,12 @@ func (p *Postgres) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.proc.running() {
+		// Paused backends would hold it up, until it loses patience after five seconds.
+		backends := children(p.proc.pid)
+		_ = p.proc.signal(syscall.SIGQUIT)
+		for _, pid := range backends {
+			_ = kill(pid, sigCont)
+		}
 		end(p.proc, syscall.SIGQUIT)
 	}
 	if log := tail(p.box.path(postgresLog)); log != "" {

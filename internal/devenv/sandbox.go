@@ -24,6 +24,7 @@ var guardianScript string
 type sandbox struct {
 	dir string
 	as  *account // whom the processes run as; nil: ourselves
+	env []string // of the processes
 
 	mu       sync.Mutex
 	guardian *exec.Cmd
@@ -40,12 +41,15 @@ func newSandbox(kind string, as *account) (*sandbox, error) {
 		return nil, err
 	}
 	s := &sandbox{as: as, dir: filepath.Join(parent, "outbox-cdc-"+kind+"-"+strings.ToLower(rand.Text()))}
+	s.env = serverEnv(s.dir)
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	s.pipe = w
-	s.guardian = exec.Command("/bin/sh", "-c", guardianScript, "outbox-cdc-guardian", s.dir)
+	// The script comes by the environment to keep it out of ps.
+	s.guardian = exec.Command("/bin/sh", "-c", `eval "$OUTBOX_CDC_GUARDIAN"`, "outbox-cdc-guardian", s.dir)
+	s.guardian.Env = append(os.Environ(), "OUTBOX_CDC_GUARDIAN="+guardianScript)
 	s.guardian.Stdin = r
 	s.guardian.Dir = "/"
 	detach(s.guardian)
@@ -63,6 +67,17 @@ func newSandbox(kind string, as *account) (*sandbox, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	return s, nil
+}
+
+// newToolbox makes a sandbox for programs that fetch something. They run as ourselves and
+// with our environment: its proxies, the user's settings in the home directory.
+func newToolbox(kind string) (*sandbox, error) {
+	s, err := newSandbox(kind, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.env = append(os.Environ(), "TMPDIR="+s.dir)
 	return s, nil
 }
 
@@ -116,7 +131,7 @@ func (s *sandbox) start(end syscall.Signal, log, name string, args ...string) (*
 	defer func() { _ = out.Close() }()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = s.dir
-	cmd.Env = serverEnv(s.dir)
+	cmd.Env = s.env
 	cmd.Stdout, cmd.Stderr = out, out
 	prepare(cmd, s.as, end)
 	p, err := startProcess(cmd, func(pid int) { _ = s.tell("del", end, pid) })

@@ -24,6 +24,7 @@ var questions = []struct {
 	{"FROM pg_publication p\n", (*Server).publication},
 	{"FROM pg_replication_slots s\n", (*Server).replicationSlot},
 	{"FROM pg_stat_activity WHERE pid = $1", (*Server).activity},
+	{"FROM pg_stat_replication WHERE pid = $1", (*Server).replies},
 	{"SELECT set_config(name, '0', false)", (*Server).setting},
 	{"IDENTIFY_SYSTEM", (*Server).system},
 }
@@ -58,8 +59,8 @@ func boolean(b bool) string {
 func (s *Server) settings([]string) result {
 	return result{
 		[]column{{"current_setting", int4OID}, {"current_setting", textOID}, {"pg_is_in_recovery", boolOID},
-			{"current_database", nameOID}, {"current_user", nameOID}, {"bool", boolOID}},
-		[][]string{{strconv.Itoa(s.config.Version), "logical", "f", s.config.Database, "relay", "t"}},
+			{"current_database", nameOID}, {"current_user", nameOID}},
+		[][]string{{strconv.Itoa(s.config.Version), "logical", "f", s.config.Database, "relay"}},
 	}
 }
 
@@ -75,9 +76,10 @@ func columnNames() string {
 }
 
 func (s *Server) table(args []string) result {
-	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID}}}
+	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
+		{"coalesce", textArrayOID}}}
 	if covered(arg(args, 0), arg(args, 1)) {
-		r.rows = [][]string{{"r", "p", columnNames(), "{}"}}
+		r.rows = [][]string{{"r", "p", columnNames(), "{}", "{}"}}
 	}
 	return r
 }
@@ -92,8 +94,8 @@ func (s *Server) publication(args []string) result {
 }
 
 func (s *Server) replicationSlot(args []string) result {
-	r := result{columns: []column{{"slot_type", textOID}, {"plugin", textOID}, {"database", textOID}, {"temporary", boolOID},
-		{"active", boolOID}, {"active_pid", int4OID}, {"restart_lsn", textOID}, {"confirmed_flush_lsn", textOID},
+	r := result{columns: []column{{"slot_type", textOID}, {"plugin", textOID}, {"database", textOID},
+		{"active", boolOID}, {"active_pid", int4OID}, {"creating", boolOID}, {"restart_lsn", textOID}, {"confirmed_flush_lsn", textOID},
 		{"wal_status", textOID}, {"invalidation_reason", textOID}}}
 	if arg(args, 0) != s.config.Slot {
 		return r
@@ -102,7 +104,7 @@ func (s *Server) replicationSlot(args []string) result {
 	defer s.mu.Unlock()
 	pid := s.slot.active()
 	confirmed := s.slot.confirmed.String()
-	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, "f", boolean(pid != 0), fmt.Sprint(pid), confirmed, confirmed, "reserved", ""}}
+	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, boolean(pid != 0), fmt.Sprint(pid), "f", confirmed, confirmed, "reserved", ""}}
 	return r
 }
 
@@ -118,6 +120,11 @@ func (s *Server) watched(args []string) result {
 func (s *Server) activity(args []string) result {
 	return result{[]column{{"coalesce", textOID}, {"coalesce", textOID}, {"coalesce", textOID}},
 		[][]string{{"outbox-cdc", "127.0.0.1", "2026-01-02 03:04:05+00"}}}
+}
+
+// replies says nothing of when the walsender last heard: it may be busy.
+func (s *Server) replies([]string) result {
+	return result{[]column{{"reply_time", textOID}}, [][]string{}}
 }
 
 func (s *Server) setting([]string) result {

@@ -16,7 +16,7 @@ import (
 const startTimeout = 5 * time.Minute
 
 // RequireKafka is the environment variable that turns a Kafka test's skip into a failure on
-// a machine without Java.
+// a machine without Java or Maven.
 const RequireKafka = "OUTBOX_CDC_REQUIRE_KAFKA"
 
 // Postgres starts a PostgreSQL for the test.
@@ -55,8 +55,8 @@ func closeAfter(t testing.TB, server string, log func() string, close func() err
 	})
 }
 
-// Kafka starts an Apache Kafka for the test. On a machine without Java it skips the test, or
-// fails it when RequireKafka is set.
+// Kafka starts an Apache Kafka for the test. On a machine without Java or Maven it skips the test,
+// or fails it when RequireKafka is set.
 func Kafka(t testing.TB, opts devenv.KafkaOptions) *devenv.Kafka {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)

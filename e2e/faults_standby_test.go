@@ -1,0 +1,47 @@
+package e2e_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/rig"
+)
+
+// The slot is the lock: the second instance waits for it, and has it soon
+// after the first has died.
+func TestFaultStandbyTakesOver(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, sharedPostgres(t, "17"), sharedKafka(t).Brokers())
+	active := s.run()
+	active.AwaitState("streaming")
+	l := s.write(3000, 0)
+	active = s.takeOver(active, "kill -9", (*rig.Relay).Kill, 5*time.Second)
+	active = s.takeOver(active, "SIGTERM", func(r *rig.Relay) { r.Stop() }, 5*time.Second)
+	l.end()
+	records := s.finish(active)
+	t.Logf("%d records, %d of them repeats: none lost, order kept", len(records), rig.Repeats(t, records))
+}
+
+// takeOver starts a standby, ends the active instance and returns the standby
+// when it streams.
+func (s *stage) takeOver(active *rig.Relay, how string, end func(*rig.Relay), limit time.Duration) *rig.Relay {
+	s.t.Helper()
+	standby := s.run()
+	standby.AwaitState("standby")
+	_, reason, ready := standby.State()
+	if !ready || !strings.Contains(reason, "holds the slot") || !strings.Contains(reason, "outbox-cdc") {
+		s.t.Errorf("standing by: /readyz says ready %v, %q", ready, reason)
+	}
+	s.more(2000)
+	began := time.Now()
+	end(active)
+	standby.AwaitState("streaming")
+	took := time.Since(began)
+	s.t.Logf("%s: taken over after %v", how, took.Round(time.Millisecond))
+	if took > limit {
+		s.t.Errorf("%s: the standby took over after %v, want %v at most", how, took, limit)
+	}
+	s.more(1000)
+	return standby
+}

@@ -1,0 +1,78 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func closeSink(tb testing.TB, k *Kafka) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := k.Close(ctx); err != nil {
+		tb.Errorf("Close: %v", err)
+	}
+}
+
+// A broker that takes connections and never answers holds neither Publish nor Close up.
+func TestCloseWithDeadBroker(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return nil, nil, true // never an answer
+	})
+	tune := quick()
+	tune.readTimeout = time.Hour
+	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	for i := range 100 {
+		k.Publish(event(i, "orders", []byte("key"), []byte("1")), l.ack(i))
+	}
+	eventually(t, "a batch on the wire", func() bool { return k.Stats().InFlight > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := k.Close(ctx); err == nil {
+		t.Error("Close said nothing of what it gave up")
+	}
+	if d := time.Since(start); d > 900*time.Millisecond {
+		t.Errorf("Close took %v", d)
+	}
+	if done, failed := l.counts(); done != 0 || failed != 100 {
+		t.Errorf("got %d done and %d failed, want 0 and 100", done, failed)
+	}
+	k.Publish(event(100, "orders", []byte("key"), []byte("1")), l.ack(100))
+	if err := l.failure(100); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: got %v, want ErrClosed", err)
+	}
+}
+
+// Close lets what is on the wire be settled, and sends nothing more.
+func TestCloseAwaitsTheWire(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	entered, release := hold(cluster)
+	defer release()
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	wait(t, "a batch on the wire", entered)
+	k.Publish(event(1, "orders", []byte("key"), []byte("1")), l.ack(1))
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		closeSink(t, k)
+	}()
+	l.await(t, "the queue given back", func(_, failed int) bool { return failed == 1 })
+	release()
+	wait(t, "Close", closed)
+	if done, failed := l.counts(); done != 1 || failed != 1 {
+		t.Errorf("got %d done and %d failed, want 1 and 1", done, failed)
+	}
+}
