@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -112,7 +113,7 @@ func badURL(err error) error {
 	// Behind the string itself stands the reason; that of a string which has no
 	// parts yet may quote any of them.
 	if _, reason, ok := strings.Cut(err.Error(), "`: "); ok && !strings.Contains(reason, "failed to parse as") {
-		cause = errors.New(reason)
+		cause = fmt.Errorf("%w: %s", cause, reason)
 	}
 	return fault.New(fault.Usage, "read postgres.url", cause,
 		"expected a form such as postgres://relay:secret@db:5432/app?sslmode=verify-full; special characters in a password are percent-encoded")

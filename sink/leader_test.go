@@ -246,3 +246,20 @@ func TestFailingBrokerIsNotHammered(t *testing.T) {
 		t.Errorf("got %d more requests in 0.3 s, want a few", n)
 	}
 }
+
+// Nor is a partition whose followers are behind.
+func TestFailingPartitionIsNotHammered(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	f := cluster.Fault(kfake.Fault{Keys: onlyProduce, Err: kerr.NotEnoughReplicas, Count: -1})
+	tune := quick()
+	tune.minBackoff, tune.maxBackoff = 50*time.Millisecond, 100*time.Millisecond
+	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	eventually(t, "an answer", func() bool { return f.Hits() > 0 })
+	time.Sleep(300 * time.Millisecond)
+	if n := f.Hits(); n < 2 || n > 9 {
+		t.Errorf("got %d requests in 0.3 s, want a few", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/outbox-cdc/outbox-cdc/decoder"
@@ -174,5 +175,25 @@ func TestRequiredColumns(t *testing.T) {
 	b, err = NewBuilder(RecordConfig{Columns: DefaultColumns(), Topic: "domain-events", Format: "plain"})
 	if err != nil || !slices.Equal(b.Topics(), []string{"domain-events"}) {
 		t.Errorf("got topics %q, %v", b.Topics(), err)
+	}
+}
+
+// Events without a time of their own carry their own transaction's.
+func TestCommitTimes(t *testing.T) {
+	t.Parallel()
+	b := builder(t)
+	for i, d := range []time.Duration{0, 0, time.Second, -time.Second} {
+		ev := event(i, "orders", []byte("key"), []byte("1"))
+		ev.CommitTime = commitTime.Add(d)
+		rec, err := b.build(ev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ev.CommitTime.Format(time.RFC3339Nano)
+		for _, h := range rec.headers {
+			if h.name == headerTime && string(h.value) != want {
+				t.Errorf("event %d: got %s, want %s", i, h.value, want)
+			}
+		}
 	}
 }

@@ -57,8 +57,6 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 			p.tries = 0
 		case v == acked:
 			k.acked(p, &out.done, now)
-		case k.closing:
-			k.giveUp(p, &out)
 		case v == again:
 			k.again(p, cause, lost)
 		case v == fenced:
@@ -173,14 +171,6 @@ func (k *Kafka) verdict(t *topic, m *message, where string, cause error) error {
 	k.counters.failed++
 	k.counters.failures[errorName(cause)]++
 	return poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, t.name, len(m.buf)))
-}
-
-// giveUp fails a batch that would have to be sent again while the sink closes.
-func (k *Kafka) giveUp(p *partition, out *settled) {
-	var given lists
-	k.abandon(p, &given)
-	k.unqueue(given)
-	out.fail(given, ErrClosed)
 }
 
 // deliver settles messages, without the lock: acks are the relay's code.

@@ -3,6 +3,7 @@ package devenv
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -119,7 +120,7 @@ func cached(ctx context.Context, name string, fill func(dir string) error) (stri
 // digest is a short name for what a cached directory depends on.
 func digest(of ...any) string {
 	sum := sha256.Sum256(fmt.Append(nil, of...))
-	return fmt.Sprintf("%x", sum[:6])
+	return hex.EncodeToString(sum[:6])
 }
 
 // lockFile takes the advisory lock on path, which the kernel releases when we die.

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrNoJava says that the machine cannot run Apache Kafka. What wraps it says which is missing.
-var ErrNoJava = errors.New("Apache Kafka needs a Java runtime of version 17 or later, and Maven")
+var ErrNoJava = errors.New("no Apache Kafka without Java 17 or later and Maven")
 
 // oldestJava is what the brokers of Kafka 4 need (https://kafka.apache.org/43/operations/java-version).
 const oldestJava = 17
