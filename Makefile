@@ -21,7 +21,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show the relay at work with throw-away servers; EVENTS=n stops after n events
-	$(GO) run ./cmd/outbox-cdc demo $(if $(EVENTS),--events $(EVENTS))
+	@$(GO) build -o bin/outbox-cdc ./cmd/outbox-cdc
+	@exec bin/outbox-cdc demo $(if $(EVENTS),--events $(EVENTS))
 
 build: ## Build the static binary bin/outbox-cdc
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/outbox-cdc ./cmd/outbox-cdc
@@ -30,6 +31,7 @@ test: ## Vet and test everything, with real servers where they matter
 	$(GO) vet ./...
 	$(GO) vet -tags nodevenv ./cmd/...
 	$(GO) test -race -shuffle=on $(TESTFLAGS) $(FAST_PACKAGES)
+	$(GO) test -run Alloc $(TESTFLAGS) ./decoder ./checkpoint ./sink
 	$(GO) test -race -shuffle=on -timeout 30m $(TESTFLAGS) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(FAST_PACKAGES))")
 
 test-long: fuzz ## Test what takes minutes: fuzzing, crash runs, every supported Postgres

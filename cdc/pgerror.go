@@ -53,7 +53,7 @@ func postgresError(op string, err error) error {
 	case connecting && code == codeUndefinedObject:
 		return fault.New(fault.Usage, op, flat, "postgres.url has a parameter that the server does not know: parameters of connection pools are of no use here")
 	case connecting && code == codeProtocolViolation:
-		return fault.New(fault.Usage, op, flat, "connect to Postgres itself: a connection pooler cannot carry replication")
+		return fault.New(fault.Usage, op, flat, "connect to Postgres itself: this connection pooler does not carry replication")
 	case code == codeInvalidPassword:
 		return fault.New(fault.Usage, op, flat, "check the user and the password in postgres.url (or the file named by postgres.url_file)")
 	case code == codeInvalidAuthorization:

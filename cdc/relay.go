@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -88,10 +89,14 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		r.counters.reconnects.Add(1)
 		r.complain(err)
+		pause := b.wait()
+		if t := r.config.StartupTimeout; t > 0 && !r.reached {
+			pause = min(pause, time.Until(started.Add(t)))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(b.wait()):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -260,14 +265,16 @@ func (r *Relay) announce(report InitReport) {
 		return
 	}
 	args := []any{"created", report.Created}
+	level := slog.LevelInfo
 	switch {
 	case report.Rows > 0:
+		level = slog.LevelWarn
 		args = append(args, "rows_not_sent", report.Rows,
-			"hint", "rows committed before the slot existed are not streamed: `outbox-cdc recover` sends them from the table")
+			"hint", "rows committed before the slot existed are not streamed: insert again those that consumers need")
 	case report.Rows < 0:
-		args = append(args, "hint", "rows committed before the slot existed, if any, are not streamed: `outbox-cdc recover` sends them from the table")
+		args = append(args, "hint", "rows committed before the slot existed, if any, are not streamed: insert again those that consumers need")
 	}
-	r.config.Log.Info("outbox.first_start", args...)
+	r.config.Log.Log(context.Background(), level, "outbox.first_start", args...)
 }
 
 // setState records the state, and logs it when it is a new one.

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -197,8 +198,10 @@ func createReplicationSlot(ctx context.Context, conn *pgx.Conn, c Config, versio
 	stop()
 	watcher.Wait()
 	if pgCode(err) == codeInsufficientPrivilege {
-		return fault.New(fault.Unexpected, "create slot", err,
-			"the role needs REPLICATION: ALTER ROLE <role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication)")
+		return fault.New(fault.Unexpected, "create slot", errors.Unwrap(err),
+			fmt.Sprintf("ALTER ROLE <this role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication) and start again; "+
+				"or let the relay's role, which has it, SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s), and then run `outbox-cdc init` as the publication's owner",
+				literal(c.Slot), args))
 	}
 	return err
 }

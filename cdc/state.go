@@ -60,7 +60,7 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 	case cat.slot != nil && readMark(p.Comment) == recovering:
 		return proceed, fault.New(fault.SlotLost, "open slot",
 			fmt.Errorf("a recovery of slot %q was begun and not finished; streaming on would skip the rows that it has still to send", c.Slot),
-			"run `outbox-cdc recover` again")
+			recoverHint)
 	case cat.slot != nil && readMark(p.Comment) == creating && !p.Owned:
 		return proceed, interruptedInit(c, "the slot exists")
 	case cat.slot != nil:
@@ -75,7 +75,7 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 	case readMark(p.Comment) == unmarked:
 		return proceed, fault.New(fault.SlotLost, "open slot",
 			fmt.Errorf("slot %q does not exist, and publication %q was not made by outbox-cdc, so whether the slot was lost is not known", c.Slot, c.Publication),
-			"if there never was a slot, have the publication's owner run `outbox-cdc init`; if there was one, what was committed since it was lost must be sent from the table: `outbox-cdc recover`")
+			"if there never was a slot, have the publication's owner run `outbox-cdc init`; if there was one: "+recoverHint)
 	default:
 		return proceed, lostSlot(fmt.Errorf("slot %q does not exist, though publication %q says that it was created", c.Slot, c.Publication))
 	}
@@ -112,7 +112,7 @@ func (cat catalog) usablePublication(c Config) error {
 	case !p.Covers && cat.table == nil:
 		return cat.checkTable(c)
 	case !p.Covers:
-		hint := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: `outbox-cdc recover` sends them from the table",
+		hint := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: insert them again, for `outbox-cdc recover` is not built yet",
 			ident(c.Publication), c.Table.quoted())
 		if cat.table != nil && cat.table.Kind == "p" {
 			hint = fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true), and ADD TABLE %s if it is not in it",
@@ -127,10 +127,11 @@ func (cat catalog) usablePublication(c Config) error {
 	return nil
 }
 
-func lostSlot(cause error) error {
-	return fault.New(fault.SlotLost, "open slot", cause,
-		"what was committed since it was lost is no longer in the WAL and must be sent from the table: run `outbox-cdc recover`")
-}
+// recoverHint is the way out when the WAL no longer has what was committed.
+const recoverHint = "what was committed in the meantime has to be sent from the table: `outbox-cdc recover` is to do that and is not built yet; " +
+	"until then send those rows again as new ones, drop what is left of slot and publication, and run `outbox-cdc init`"
+
+func lostSlot(cause error) error { return fault.New(fault.SlotLost, "open slot", cause, recoverHint) }
 
 // interruptedInit asks for the owner, without whom the mark "ready" cannot be written.
 func interruptedInit(c Config, slot string) error {
@@ -142,7 +143,7 @@ func interruptedInit(c Config, slot string) error {
 func missingPublication(c Config) error {
 	return fault.New(fault.SlotLost, "check publication",
 		fmt.Errorf("slot %q exists and publication %q does not: what was committed while it was missing cannot be streamed", c.Slot, c.Publication),
-		"a publication created now does not cover the WAL before it: check postgres.publication for a wrong name, or run `outbox-cdc recover`")
+		"a publication created now does not cover the WAL before it: check postgres.publication for a wrong name; if it was dropped, "+recoverHint)
 }
 
 // suggestSlot makes a slot name of its own for a database.

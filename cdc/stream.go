@@ -218,7 +218,7 @@ func (s *stream) refused(op string, err error) error {
 	case codeUndefinedObject: // the publication, as of the WAL that is being decoded; or a slot that was dropped just now
 		if op == "stream" {
 			return fault.New(fault.SlotLost, op, oneLine{err},
-				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while; what it lacked must be sent from the table: run `outbox-cdc recover`")
+				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while; "+recoverHint)
 		}
 		return fault.New(fault.Unreachable, op, oneLine{err}, "")
 	}

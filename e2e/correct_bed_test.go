@@ -142,32 +142,35 @@ func (b *bed) keepLedger(s shape) {
 		return "convert_to(" + column + "::text, 'UTF8')"
 	}
 	trigger := "AFTER INSERT ON %s REFERENCING NEW TABLE AS added FOR EACH STATEMENT"
-	rows := "added"
+	row, from := "a", "FROM added a"
 	if s.partitionWise { // a statement's trigger fires for the named table only
-		trigger, rows = "AFTER INSERT ON %s FOR EACH ROW", "(SELECT NEW.*)"
+		trigger, row, from = "AFTER INSERT ON %s FOR EACH ROW", "NEW", ""
 	}
 	rest := s.row
 	if rest == "" {
-		rest = fmt.Sprintf("to_jsonb(a) - '%s'", s.payload)
+		rest = fmt.Sprintf("to_jsonb(%s) - '%s'", row, s.payload)
 	}
 	function := "keep_" + strings.NewReplacer(".", "_", `"`, "").Replace(s.table)
 	b.exec(b.conn, ledgerSQL)
 	b.exec(b.conn, fmt.Sprintf(`CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			INSERT INTO public.ledger (outbox, id, key, value, row)
-			SELECT '%s', a.%s::text, %s, %s, %s FROM %s a;
+			SELECT '%s', %s.%s::text, %s, %s, %s %s;
 			RETURN NULL;
-		END $$`, function, s.table, s.id, raw("a."+s.key, s.keyBytes), raw("a."+s.payload, s.bytes), rest, rows))
+		END $$`, function, s.table, row, s.id, raw(row+"."+s.key, s.keyBytes), raw(row+"."+s.payload, s.bytes), rest, from))
 	b.exec(b.conn, fmt.Sprintf("CREATE TRIGGER keep "+trigger+" EXECUTE FUNCTION %s()", s.table, function))
 }
 
 // entries reads the ledger of a table, in the order in which rows were inserted.
-func (b *bed) entries(table string) []entry {
+func (b *bed) entries(table string) []entry { return b.entriesFrom(table, 0) }
+
+// entriesFrom passes over the first ones.
+func (b *bed) entriesFrom(table string, first int) []entry {
 	b.t.Helper()
 	rows, err := b.conn.Query(b.t.Context(), `
 		SELECT xid::text::bigint, id, key, value, row,
 		       pg_xact_commit_timestamp((xid::text::bigint % 4294967296)::text::xid)
-		  FROM ledger WHERE outbox = $1 ORDER BY place`, table)
+		  FROM ledger WHERE outbox = $1 ORDER BY place OFFSET $2`, table, first)
 	if err != nil {
 		b.t.Fatal(err)
 	}

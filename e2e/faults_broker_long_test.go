@@ -77,9 +77,9 @@ func TestLongFaultBrokerFrozen(t *testing.T) {
 	}
 	full := fullWindow(t, r, frozen)
 	<-thaw.C
-	still := statusOf(t, r)
-	if still.Relay.InFlightEvents < full.Relay.InFlightEvents {
-		t.Errorf("%d events in flight when the window was full, %d later: the broker is not frozen", full.Relay.InFlightEvents, still.Relay.InFlightEvents)
+	last := statusOf(t, r)
+	if last.Relay.InFlightEvents < full.Relay.InFlightEvents {
+		t.Errorf("%d events in flight when the window was full, %d later: the broker is not frozen", full.Relay.InFlightEvents, last.Relay.InFlightEvents)
 	}
 	seen, _ := s.seen.Distinct()
 	if err := kafka.Continue(1); err != nil {
@@ -91,16 +91,17 @@ func TestLongFaultBrokerFrozen(t *testing.T) {
 	s.more(20_000)
 	l.end()
 	after := statusOf(t, r)
-	if got := s.walsender(); got != walsender || walsender == 0 {
-		t.Errorf("walsender %d before and %d after the freeze", walsender, got)
+	still := s.walsender()
+	if still != walsender || walsender == 0 {
+		t.Errorf("walsender %d before and %d after the freeze", walsender, still)
 	}
 	if after.Relay.Reconnects != before.Relay.Reconnects {
 		t.Errorf("%d reconnects, %d before the freeze", after.Relay.Reconnects, before.Relay.Reconnects)
 	}
 	records := s.finish(r)
 	most := m.stop()
-	t.Logf("broker frozen for %v: window full at %d events and %.1f MiB; walsender %d before and after; events again %v after; %d records, %d repeats; at most %.1f MiB resident",
-		frozen, full.Relay.InFlightEvents, float64(full.Relay.InFlightBytes)/mib, walsender, resumed.Round(time.Millisecond),
+	t.Logf("broker frozen for %v: window full at %d events and %.1f MiB; walsender %d before, %d after; events again %v after; %d records, %d repeats; at most %.1f MiB resident",
+		frozen, full.Relay.InFlightEvents, float64(full.Relay.InFlightBytes)/mib, walsender, still, resumed.Round(time.Millisecond),
 		len(records), rig.Repeats(t, records), float64(most)/mib)
 	// The window's 16 MiB, once as messages and once as they are sent, under a collector that is told a limit.
 	if most > 96*mib {

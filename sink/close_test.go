@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -74,5 +75,24 @@ func TestCloseAwaitsTheWire(t *testing.T) {
 	wait(t, "Close", closed)
 	if done, failed := l.counts(); done != 1 || failed != 1 {
 		t.Errorf("got %d done and %d failed, want 1 and 1", done, failed)
+	}
+}
+
+// What would have to be sent again when the sink closes is failed, whatever its state.
+func TestCloseWhileRetrying(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	f := cluster.Fault(kfake.Fault{Keys: onlyProduce, Err: kerr.NotEnoughReplicas, Count: -1})
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	for i := range 10 {
+		k.Publish(event(i, "orders", []byte("key"), []byte("1")), l.ack(i))
+	}
+	eventually(t, "a second try", func() bool { return f.Hits() > 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_ = k.Close(ctx) // whether it says that outcomes are unknown depends on what was on the wire
+	if done, failed := l.counts(); done != 0 || failed != 10 {
+		t.Errorf("got %d done and %d failed, want 0 and 10", done, failed)
 	}
 }

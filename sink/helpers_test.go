@@ -201,6 +201,7 @@ func consume(tb testing.TB, addrs []string, topic string) map[int32][]*sarama.Co
 	conf := sarama.NewConfig()
 	conf.Version = sarama.MaxVersion
 	conf.MetricRegistry = noMetrics{}
+	conf.Consumer.MaxWaitTime = 20 * time.Millisecond // closing a consumer waits for it
 	client, err := sarama.NewClient(addrs, conf)
 	if err != nil {
 		tb.Fatal(err)

@@ -93,33 +93,6 @@ func TestInternIsBounded(t *testing.T) {
 	}
 }
 
-// raceEnabled tells that sync.Pool drops things on purpose.
-var raceEnabled bool
-
-func TestBuildAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	b, err := NewBuilder(RecordConfig{Columns: DefaultColumns(), Source: "//test", Attributes: map[string]string{"team": "a"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := golden{Row: []goldenValue{
-		{"id", "uuid", new("0190c6f0-0000-7000-8000-000000000001")}, {"aggregate_type", "text", new("Order")},
-		{"aggregate_id", "text", new("42")}, {"event_type", "text", new("OrderPlaced")},
-		{"payload", "bytea", new(`\x7b7d`)}, {"occurred_at", "timestamptz", new("2026-11-23 17:47:26.298695+00")},
-		{"headers", "jsonb", new(`{"a": "b", "c": 1, "d": {"e": [1, 2]}, "f": "\u00e9"}`)},
-	}}
-	ev := g.event(t)
-	if n := testing.AllocsPerRun(1000, func() {
-		if _, err := b.build(ev); err != nil {
-			t.Fatal(err)
-		}
-	}); n > 0 {
-		t.Errorf("got %v allocations per event, want none", n)
-	}
-}
-
 func TestNewBuilderRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -45,7 +45,8 @@ type demo struct {
 // Run shows the demo until ctx ends or enough events have arrived.
 func (c *demoCmd) Run(ctx context.Context, a *app) error {
 	if c.Events < 0 || c.Rate < 1 {
-		return fault.New(fault.Usage, "read command line", fmt.Errorf("--events %d and --rate %d must be positive", c.Events, c.Rate), "")
+		return fault.New(fault.Usage, "read command line", fmt.Errorf("--events is %d and --rate %d", c.Events, c.Rate),
+			"--events is 1 or more, or 0 for no end; --rate is 1 or more")
 	}
 	d := &demo{command: c, app: a, show: newDisplay(a.stdout, c.Events)}
 	defer d.close()
@@ -104,8 +105,7 @@ func (d *demo) run(parent context.Context) error {
 	stop(nil)
 	err = firstError(err, <-served, <-relayed)
 	stopConsumer()
-	d.show.summary(process.relay.Stats(), d.orders.rolledBack)
-	return err
+	return firstError(d.show.summary(process.relay.Stats()), err)
 }
 
 // assemble makes the relay as `outbox-cdc run` does, by the default configuration.

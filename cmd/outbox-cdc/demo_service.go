@@ -25,11 +25,10 @@ const ordersSQL = `CREATE TABLE orders (id text PRIMARY KEY, customer text NOT N
 // orderService is what the demo's users would write: a service that knows
 // nothing of Kafka.
 type orderService struct {
-	conn       *pgx.Conn
-	show       *display
-	placed     int
-	open       []string // orders that are not paid yet
-	rolledBack int
+	conn   *pgx.Conn
+	show   *display
+	placed int
+	open   []string // orders that are not paid yet
 }
 
 // createTables makes the domain table, and by `outbox-cdc init`'s own way the outbox.
@@ -76,9 +75,10 @@ func (s *orderService) transact(ctx context.Context) error {
 	} else {
 		s.placed++
 	}
+	var event uuid.UUID
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
-		event, err := do(ctx, tx, id)
-		if err != nil {
+		var err error
+		if event, err = do(ctx, tx, id); err != nil {
 			return err
 		}
 		if rand.IntN(6) == 0 {
@@ -88,8 +88,7 @@ func (s *orderService) transact(ctx context.Context) error {
 		return nil
 	})
 	if errors.Is(err, errChangedMind) {
-		s.rolledBack++
-		s.show.rolledBack(what)
+		s.show.rolledBack(what, event)
 		return nil
 	}
 	if pays {
