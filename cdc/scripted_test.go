@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -246,7 +247,7 @@ func (s *scripted) settle(p *partition, batch []queued, fresh bool) {
 	s.forget(given)
 	if cause == errProducer {
 		s.down = errProducer
-		given = append(given[:len(given):len(given)], s.drain()...)
+		given = append(slices.Clip(given), s.drain()...)
 	}
 	s.mu.Unlock()
 	for _, i := range rand.Perm(len(done)) {

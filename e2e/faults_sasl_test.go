@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestFaultSASL(t *testing.T) {
 		"OUTBOX_CDC_KAFKA_BROKERS="+strings.Join(kafka.SASLBrokers(), ","),
 		"OUTBOX_CDC_KAFKA_TLS_ENABLED=true", "OUTBOX_CDC_KAFKA_TLS_CA_FILE="+kafka.CAFile(),
 		"OUTBOX_CDC_KAFKA_SASL_USERNAME=relay")
-	with := func(env ...string) []string { return append(common[:len(common):len(common)], env...) }
+	with := func(env ...string) []string { return append(slices.Clip(common), env...) }
 
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		s.env = with("OUTBOX_CDC_KAFKA_SASL_MECHANISM="+mechanism, "OUTBOX_CDC_KAFKA_SASL_PASSWORD="+password)

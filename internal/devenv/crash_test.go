@@ -122,15 +122,11 @@ func crash(t *testing.T, mode string) (*exec.Cmd, left) {
 
 func (l left) gone(t *testing.T) bool {
 	t.Helper()
-	for _, pid := range l.PIDs {
-		if alive(pid) {
-			return false
-		}
+	if slices.ContainsFunc(l.PIDs, alive) {
+		return false
 	}
-	for _, dir := range l.Dirs {
-		if exists(dir) {
-			return false
-		}
+	if slices.ContainsFunc(l.Dirs, exists) {
+		return false
 	}
 	for _, id := range l.Segments {
 		if segmentExists(t, id) {

@@ -157,14 +157,21 @@ func (k *Kafka) startAll(ctx context.Context, record string) error {
 	return err
 }
 
+// choosePorts gives each listener a port. None is bound yet, so the same one may be offered
+// twice, which Kafka takes for a mistake in its configuration.
 func (k *Kafka) choosePorts() error {
+	chosen := map[int]bool{}
 	for _, b := range k.brokers {
 		b.ports = make(map[string]int)
 		for _, name := range k.opts.listeners() {
 			port, err := choosePort()
+			for err == nil && chosen[port] {
+				port, err = choosePort()
+			}
 			if err != nil {
 				return err
 			}
+			chosen[port] = true
 			b.ports[name] = port
 		}
 	}

@@ -105,9 +105,11 @@ func saslProperties(users []KafkaUser) map[string]string {
 	const security = "org.apache.kafka.common.security"
 	listener := "listener.name." + strings.ToLower(listenSASL)
 	plain := security + ".plain.PlainLoginModule required"
+	var plainSb108 strings.Builder
 	for _, user := range users {
-		plain += fmt.Sprintf(" user_%s=%s", user.Name, jaasQuote(user.Password))
+		plainSb108.WriteString(fmt.Sprintf(" user_%s=%s", user.Name, jaasQuote(user.Password)))
 	}
+	plain += plainSb108.String()
 	return map[string]string{
 		"sasl.enabled.mechanisms":                    saslMechanisms,
 		listener + ".plain.sasl.jaas.config":         plain + ";",

@@ -58,8 +58,8 @@ func findPostgres(ctx context.Context, version string, as *account) (pgBinaries,
 func installedPostgres(ctx context.Context, major int, as *account) (pgBinaries, bool) {
 	var dirs []string
 	if onPath, err := exec.LookPath("postgres"); err == nil {
-		if real, err := filepath.EvalSymlinks(onPath); err == nil {
-			dirs = append(dirs, filepath.Dir(real))
+		if path, err := filepath.EvalSymlinks(onPath); err == nil {
+			dirs = append(dirs, filepath.Dir(path))
 		}
 	}
 	for _, pattern := range []string{

@@ -116,7 +116,7 @@ func children(pid int) []int {
 		return nil
 	}
 	var pids []int
-	for _, field := range strings.Fields(string(out)) {
+	for field := range strings.FieldsSeq(string(out)) {
 		if child, err := strconv.Atoi(field); err == nil {
 			pids = append(pids, child)
 		}

@@ -11,6 +11,7 @@ import (
 // Kind sorts an error by what it means for the process; its value is the exit code.
 type Kind int
 
+// The kinds.
 const (
 	Unexpected  Kind = 1 // a check failed, or nothing better is known
 	Usage       Kind = 2 // the command line, the configuration, or something that it names is wrong

@@ -1,7 +1,6 @@
 package walsim
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -104,7 +103,7 @@ func (s *Server) replicationSlot(args []string) result {
 	defer s.mu.Unlock()
 	pid := s.slot.active()
 	confirmed := s.slot.confirmed.String()
-	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, boolean(pid != 0), fmt.Sprint(pid), "f", confirmed, confirmed, "reserved", ""}}
+	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, boolean(pid != 0), strconv.FormatUint(uint64(pid), 10), "f", confirmed, confirmed, "reserved", ""}}
 	return r
 }
 
@@ -113,11 +112,11 @@ func (s *Server) watched(args []string) result {
 	defer s.mu.Unlock()
 	published := arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2))
 	pid := s.slot.active()
-	streaming := arg(args, 3) == s.config.Slot && pid != 0 && arg(args, 4) == fmt.Sprint(pid)
+	streaming := arg(args, 3) == s.config.Slot && pid != 0 && arg(args, 4) == strconv.FormatUint(uint64(pid), 10)
 	return result{[]column{{"exists", boolOID}, {"exists", boolOID}}, [][]string{{boolean(published), boolean(streaming)}}}
 }
 
-func (s *Server) activity(args []string) result {
+func (s *Server) activity([]string) result {
 	return result{[]column{{"coalesce", textOID}, {"coalesce", textOID}, {"coalesce", textOID}},
 		[][]string{{"outbox-cdc", "127.0.0.1", "2026-01-02 03:04:05+00"}}}
 }

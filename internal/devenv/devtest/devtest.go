@@ -43,13 +43,13 @@ func Kfake(t testing.TB, opts devenv.KfakeOptions) *devenv.Kfake {
 	return k
 }
 
-func closeAfter(t testing.TB, server string, log func() string, close func() error) {
+func closeAfter(t testing.TB, server string, log func() string, stop func() error) {
 	t.Cleanup(func() {
 		t.Helper()
 		if t.Failed() {
 			t.Logf("%s's log:\n%s", server, log())
 		}
-		if err := close(); err != nil {
+		if err := stop(); err != nil {
 			t.Error(err)
 		}
 	})
