@@ -104,15 +104,14 @@ func (k *Kafka) properties(b *kafkaBroker) string {
 func saslProperties(users []KafkaUser) map[string]string {
 	const security = "org.apache.kafka.common.security"
 	listener := "listener.name." + strings.ToLower(listenSASL)
-	plain := security + ".plain.PlainLoginModule required"
-	var plainSb108 strings.Builder
+	var plain strings.Builder
+	plain.WriteString(security + ".plain.PlainLoginModule required")
 	for _, user := range users {
-		plainSb108.WriteString(fmt.Sprintf(" user_%s=%s", user.Name, jaasQuote(user.Password)))
+		fmt.Fprintf(&plain, " user_%s=%s", user.Name, jaasQuote(user.Password))
 	}
-	plain += plainSb108.String()
 	return map[string]string{
 		"sasl.enabled.mechanisms":                    saslMechanisms,
-		listener + ".plain.sasl.jaas.config":         plain + ";",
+		listener + ".plain.sasl.jaas.config":         plain.String() + ";",
 		listener + ".scram-sha-256.sasl.jaas.config": security + ".scram.ScramLoginModule required;",
 		listener + ".scram-sha-512.sasl.jaas.config": security + ".scram.ScramLoginModule required;",
 		listener + ".oauthbearer.sasl.jaas.config":   security + `.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
