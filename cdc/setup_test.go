@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -96,16 +97,17 @@ func serverVersion(t *testing.T, conn *pgx.Conn) (version int) {
 func TestMultiHost(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	readOnly := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"default_transaction_read_only": "on"}})
-	admin, err := pgx.Connect(t.Context(), readOnly.URL())
+	standby, err := shared.Standby(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, t.Context(), admin, "SET default_transaction_read_only = off")
-	mustExec(t, t.Context(), admin, "CREATE DATABASE "+name)
-	_ = admin.Close(t.Context())
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	c := configFor(name)
-	c.URL = strings.Replace(c.URL, shared.Addr(), "127.0.0.1:1,"+readOnly.Addr()+","+shared.Addr(), 1)
+	c.URL = strings.Replace(c.URL, shared.Addr(), "127.0.0.1:1,"+standby.Addr()+","+shared.Addr(), 1)
 	sink := newMemory(false)
 	start(t, c, sink).await(t, Streaming)
 	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
@@ -262,6 +264,36 @@ func TestInspect(t *testing.T) {
 	if s.LagBytes < 1_000_000 || s.RetainedBytes < s.LagBytes {
 		t.Errorf("lag %d, retained %d", s.LagBytes, s.RetainedBytes)
 	}
+}
+
+// A slot that the server gave up has no headroom left, and no relay starts on it.
+func TestInvalidatedSlot(t *testing.T) {
+	t.Parallel()
+	pg := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}})
+	conn, err := pgx.Connect(t.Context(), pg.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	c := Config{URL: pg.URL()}
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // a segment each
+		mustExec(t, t.Context(), conn, "SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
+	}
+	mustExec(t, t.Context(), conn, "CHECKPOINT")
+	s, err := Inspect(t.Context(), c)
+	if err != nil || !s.Exists || s.WALStatus != "lost" || s.Problem == "" || s.Hint == "" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if s.Headroom == nil || *s.Headroom != 0 {
+		t.Errorf("headroom is %v, want 0", s.Headroom)
+	}
+	if got := statuses(Check(t.Context(), c)); got["slot"] != fault.Fail {
+		t.Errorf("check says %v", got)
+	}
+	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "invalidated")
 }
 
 func TestMetricsAreWellFormed(t *testing.T) {
