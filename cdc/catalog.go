@@ -55,6 +55,9 @@ type slot struct {
 	Invalidation           string // PostgreSQL 17 on; else empty
 }
 
+// lost tells whether the server has given up the WAL that the slot needs.
+func (s *slot) lost() bool { return s.Invalidation != "" || s.WALStatus == "lost" }
+
 const serverSQL = `
 SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
        current_database(), current_user`

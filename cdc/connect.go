@@ -34,6 +34,7 @@ var sessionSettings = map[string]string{
 	"lock_timeout":                        "0",
 	"idle_in_transaction_session_timeout": "0",
 	"idle_session_timeout":                "0",
+	"default_transaction_read_only":       "off", // of a primary; a standby is read-only all the same
 }
 
 // pin adds our session settings to a parsed connection string.

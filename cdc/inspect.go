@@ -31,7 +31,7 @@ type SlotStatus struct {
 	RestartLSN   string `json:"restart_lsn,omitempty"`
 	// LagBytes is WAL written and not confirmed; RetainedBytes is WAL that the
 	// server keeps for the slot. Headroom is what it may still grow by before
-	// it is invalidated; nil when there is no limit.
+	// it is invalidated; nil when there is no limit, 0 when that has happened.
 	LagBytes      int64  `json:"lag_bytes"`
 	RetainedBytes int64  `json:"retained_bytes"`
 	Headroom      *int64 `json:"headroom_bytes,omitempty"`
@@ -89,6 +89,9 @@ func inspect(ctx context.Context, conn *pgx.Conn, c Config) (SlotStatus, error) 
 		s.Exists, s.Active, s.ActivePID = true, there.Active, there.ActivePID
 		s.WALStatus, s.Invalidation = there.WALStatus, there.Invalidation
 		s.ConfirmedLSN, s.RestartLSN = there.ConfirmedLSN.String(), there.RestartLSN.String()
+		if there.lost() {
+			s.Headroom = new(int64)
+		}
 		if s.Active && s.Holder == "" {
 			s.Holder = fmt.Sprintf("pid %d", s.ActivePID)
 		}

@@ -95,7 +95,7 @@ func (cat catalog) usableSlot(c Config) error {
 		return fault.New(fault.SlotLost, "open slot",
 			fmt.Errorf("slot %q is a %s slot with plugin %q, not a logical one with pgoutput", c.Slot, s.Type, s.Plugin),
 			"it belongs to something else: choose another name for postgres.slot")
-	case s.Invalidation != "" || s.WALStatus == "lost":
+	case s.lost():
 		reason := s.Invalidation
 		if reason == "" {
 			reason = "wal_removed"

@@ -68,6 +68,7 @@ func (b *bed) connect(database string) *pgx.Conn {
 	}
 	if b.pg.Major() >= 14 {
 		c.RuntimeParams["idle_session_timeout"] = "0"
+		c.RuntimeParams["default_transaction_read_only"] = "off"
 	}
 	if b.pg.Major() >= 17 {
 		c.RuntimeParams["transaction_timeout"] = "0"

@@ -32,6 +32,7 @@ var hostileSettings = []struct {
 	{name: "idle_in_transaction_session_timeout", value: "100ms"},
 	{name: "transaction_timeout", value: "500ms", from: 17},
 	{name: "default_transaction_isolation", value: "serializable"},
+	{name: "default_transaction_read_only", value: "on"},
 	{name: "search_path", value: "nowhere"},
 }
 
