@@ -2,7 +2,11 @@
 
 package sink
 
-import "testing"
+import (
+	"fmt"
+	"runtime"
+	"testing"
+)
 
 // The race detector allocates: `make test` runs this once without it.
 func TestBuildAllocatesNothing(t *testing.T) {
@@ -23,5 +27,33 @@ func TestBuildAllocatesNothing(t *testing.T) {
 		}
 	}); n > 0 {
 		t.Errorf("got %v allocations per event, want none", n)
+	}
+}
+
+// What the package documentation says of a topic that nothing is published to any more.
+func TestIdleTopicAllocatesLittle(t *testing.T) {
+	const topics, partitions = 2000, 12
+	measure := func(partitions int) float64 {
+		k := &Kafka{tune: defaultTuning, topics: make(map[string]*topic)}
+		heap := func() uint64 {
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := heap()
+		for i := range topics {
+			tp := k.topic(fmt.Sprintf("outbox.event.an-aggregate-%06d", i))
+			tp.setCount(partitions)
+		}
+		used := heap() - before
+		runtime.KeepAlive(k)
+		return float64(used) / topics
+	}
+	one, all := measure(1), measure(1+partitions)
+	each := (all - one) / partitions
+	t.Logf("%.0f bytes per partition, %.0f per topic", each, one-each)
+	if each > 150 || one-each > 300 {
+		t.Errorf("got %.0f bytes per partition and %.0f per topic, want about 140 and 240", each, one-each)
 	}
 }

@@ -3,6 +3,7 @@ package sink
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,6 +72,7 @@ func TestApacheKafka(t *testing.T) {
 		{"a record that is too large", apacheTooLarge},
 		{"a record that the topic's policy refuses", apachePolicy},
 		{"another producer after a refusal", apacheRefusedProducer},
+		{"a topic that is created anew", apacheCreatedAnew},
 		{"security", apacheSecurity},
 		{"check", apacheCheck},
 		{"a broker that is stopped for a while", apacheStopped},
@@ -167,6 +169,40 @@ func apacheRefusedProducer(t *testing.T, broker *devenv.Kafka) {
 	}
 }
 
+func apacheCreatedAnew(t *testing.T, broker *devenv.Kafka) {
+	addrs := broker.Brokers()
+	createTopic(t, addrs, "orders", 6, 1, nil)
+	k := newSink(t, defaultTuning, KafkaConfig{Brokers: addrs, CreateTopics: CreateTopics{Partitions: 2}})
+	old := newLedger()
+	publishKeys(k, old, 0, 100)
+	old.awaitDone(t, 100)
+	if err := admin(t, addrs).DeleteTopic("orders"); err != nil { // the relay creates it anew
+		t.Fatal(err)
+	}
+	n := 100
+	for _, failed := old.counts(); failed == 0; _, failed = old.counts() {
+		publishKeys(k, old, n, n+20)
+		n += 20
+		time.Sleep(10 * time.Millisecond)
+	}
+	old.await(t, "all settled", func(done, failed int) bool { return done+failed == n })
+	if err := old.failure(n - 1); !errors.Is(err, errRecreated) {
+		t.Errorf("got %v", err)
+	}
+	k.Reset()
+	fresh := newLedger()
+	publishKeys(k, fresh, n, n+200)
+	fresh.awaitDone(t, 200)
+	for p, records := range consume(t, addrs, "orders") {
+		got := slices.DeleteFunc(ids(t, records), func(i int) bool { return i < n }) // those before Reset may be there too
+		if want := slices.DeleteFunc(numbers(n, n+200), func(i int) bool {
+			return partitionOf(fmt.Appendf(nil, "key-%d", i%20), 2) != int(p)
+		}); !slices.Equal(got, want) {
+			t.Errorf("partition %d: got %v, want %v", p, got, want)
+		}
+	}
+}
+
 func apacheCheck(t *testing.T, broker *devenv.Kafka) {
 	addrs := broker.Brokers()
 	createTopic(t, addrs, "checked", 4, 1, nil)
@@ -236,10 +272,10 @@ func apacheSecurity(t *testing.T, broker *devenv.Kafka) {
 		{"a wrong PLAIN password", broker.SASLBrokers(), trust, SASLConfig{"PLAIN", "relay", "wrong"}, `user "relay"`},
 		{"an unknown authority", broker.TLSBrokers(), TLSConfig{Enabled: true, CAFile: other}, SASLConfig{}, "kafka.tls.ca_file"},
 		{"another name", broker.TLSBrokers(), TLSConfig{Enabled: true, CAFile: broker.CAFile(), ServerName: "kafka.example.com"}, SASLConfig{}, "kafka.tls.server_name"},
-		{"plaintext to a TLS port", broker.TLSBrokers(), TLSConfig{}, SASLConfig{}, "set kafka.tls"},
-		{"TLS to a plaintext port", addrs, trust, SASLConfig{}, "remove kafka.tls"},
-		{"SASL where there is none", broker.TLSBrokers(), trust, SASLConfig{"PLAIN", "relay", "right"}, "kafka.sasl"},
-		{"no SASL where it is demanded", broker.SASLBrokers(), trust, SASLConfig{}, "set kafka.sasl"},
+		{"plaintext to a TLS port", broker.TLSBrokers(), TLSConfig{}, SASLConfig{}, "set kafka.tls.enabled"},
+		{"TLS to a plaintext port", addrs, trust, SASLConfig{}, "remove kafka.tls.enabled"},
+		{"SASL where there is none", broker.TLSBrokers(), trust, SASLConfig{"PLAIN", "relay", "right"}, "remove kafka.sasl.mechanism"},
+		{"no SASL where it is demanded", broker.SASLBrokers(), trust, SASLConfig{}, "set kafka.sasl.mechanism"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newSink(t, defaultTuning, KafkaConfig{Brokers: tc.addrs, TLS: tc.tls, SASL: tc.sasl})

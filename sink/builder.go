@@ -49,6 +49,7 @@ type RecordConfig struct {
 type Builder struct {
 	columns  [roles]string
 	required []string
+	askedBy  map[string][]string // the settings that name each required column
 	topic    template
 	binary   bool
 	source   []byte
@@ -79,6 +80,7 @@ func NewBuilder(cfg RecordConfig) (*Builder, error) {
 		columns: cfg.Columns.names(),
 		topics:  make(map[string]string),
 		names:   make(map[string]string),
+		askedBy: make(map[string][]string),
 		scratch: make([]byte, 0, 512),
 	}
 	if err := b.setFormat(cfg); err != nil {
@@ -86,9 +88,9 @@ func NewBuilder(cfg RecordConfig) (*Builder, error) {
 	}
 	for r := range requiredRoles {
 		if b.columns[r] == "" {
-			return nil, usage(fmt.Errorf("table.columns.%s is empty", roleNames[r]), "name the column that holds it")
+			return nil, usage(fmt.Errorf("%s is empty", columnKey(r)), "name the column that holds it")
 		}
-		b.require(b.columns[r])
+		b.require(b.columns[r], columnKey(r))
 	}
 	text := cmp.Or(cfg.Topic, DefaultTopic)
 	topic, err := parseTemplate(text)
@@ -98,7 +100,7 @@ func NewBuilder(cfg RecordConfig) (*Builder, error) {
 	}
 	b.topic = topic
 	for _, c := range topic.columns {
-		b.require(c)
+		b.require(c, "route.topic")
 	}
 	for _, e := range cfg.ExtraHeaders {
 		column, name, renamed := strings.Cut(e, ":")
@@ -109,15 +111,15 @@ func NewBuilder(cfg RecordConfig) (*Builder, error) {
 			return nil, usage(fmt.Errorf("headers.extra: %q is not column or column:header", e), "")
 		}
 		b.extra = append(b.extra, extraHeader{column, name})
-		b.require(column)
+		b.require(column, "headers.extra")
 	}
 	for _, e := range cfg.Explicit {
-		r := slices.Index(roleNames[:], e)
+		r := slices.Index(roleNames[:roleTracestate], e)
 		if r < 0 {
-			return nil, usage(fmt.Errorf("table.columns has no key %q", e), "the keys are "+strings.Join(roleNames[:], ", "))
+			return nil, usage(fmt.Errorf("table.columns has no key %q", e), "the keys are "+strings.Join(roleNames[:roleTracestate], ", "))
 		}
 		if b.columns[r] != "" {
-			b.require(b.columns[r])
+			b.require(b.columns[r], columnKey(role(r)))
 		}
 	}
 	return b, nil
@@ -178,14 +180,26 @@ func isAttribute(name string) bool {
 
 func usage(cause error, hint string) error { return fault.New(fault.Usage, "configure", cause, hint) }
 
-func (b *Builder) require(column string) {
+// columnKey is the configuration key that maps a column.
+func columnKey(r role) string { return "table.columns." + roleNames[r] }
+
+// require notes that the table must have a column, because of a setting.
+func (b *Builder) require(column, setting string) {
 	if !slices.Contains(b.required, column) {
 		b.required = append(b.required, column)
+	}
+	if !slices.Contains(b.askedBy[column], setting) {
+		b.askedBy[column] = append(b.askedBy[column], setting)
 	}
 }
 
 // RequiredColumns returns the columns that the table must have.
 func (b *Builder) RequiredColumns() []string { return slices.Clone(b.required) }
+
+// AskedBy returns the setting that makes a required column so, for a hint:
+// "route.topic", "headers.extra", "table.columns.key"; several are joined by
+// " and ". It is empty for a column that is not required.
+func (b *Builder) AskedBy(column string) string { return strings.Join(b.askedBy[column], " and ") }
 
 // Topics returns the topics that are known before the first event: the one of
 // a template that names no column, else none.

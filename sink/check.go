@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -20,7 +21,7 @@ import (
 func (k *Kafka) Check(ctx context.Context, topics []string) []fault.Finding {
 	done := make(chan []fault.Finding, 1)
 	k.running.Go(func() {
-		c := &checker{controller: controller{k: k}}
+		c := &checker{controller: controller{k: k}, ctx: ctx}
 		defer c.disconnect()
 		c.run(topics)
 		done <- c.findings
@@ -37,6 +38,7 @@ func (k *Kafka) Check(ctx context.Context, topics []string) []fault.Finding {
 // checker collects findings on a connection of its own.
 type checker struct {
 	controller
+	ctx        context.Context // the caller's: nothing is asked again once it has ended
 	findings   []fault.Finding
 	autoCreate string // the brokers' auto.create.topics.enable; "" when not known
 }
@@ -96,21 +98,55 @@ func (c *checker) brokers(resp *sarama.MetadataResponse) {
 	c.add("kafka brokers", fault.OK, "", "%d, all reached", len(resp.Brokers))
 }
 
-// producer looks at whether an idempotent producer is allowed.
+// producer looks at whether an idempotent producer is allowed. A broker that
+// has just started says for a while that it is not ready: that passes.
 func (c *checker) producer() {
+	k := c.k
+	err := c.producerID()
+	for tries, end := 1, time.Now().Add(k.tune.checkPatience); passes(err) && c.ctx.Err() == nil && time.Now().Before(end); tries++ {
+		k.pause(backoff(tries, k.tune.minBackoff, k.tune.maxAskBackoff), false)
+		if k.ended() {
+			break
+		}
+		err = c.producerID()
+	}
+	if err == nil {
+		c.add("kafka producer", fault.OK, "", "idempotent writes are allowed")
+		return
+	}
+	c.add("kafka producer", fault.Fail, producerHint(err, k.cfg), "no producer id: %v", err)
+}
+
+func (c *checker) producerID() error {
 	var resp *sarama.InitProducerIDResponse
 	err := c.ask(func(b *sarama.Broker) (err error) {
 		resp, err = b.InitProducerID(&sarama.InitProducerIDRequest{Version: 4, ProducerID: -1, ProducerEpoch: -1})
 		return err
 	})
 	if err == nil && resp.Err != sarama.ErrNoError {
-		err = resp.Err
+		return fmt.Errorf("%s: %w", errorName(resp.Err), resp.Err)
 	}
-	if err != nil {
-		c.add("kafka producer", fault.Fail, "grant the relay's user WRITE on its topics, or IDEMPOTENT_WRITE on the cluster", "no producer id: %v", err)
-		return
+	return err
+}
+
+// passes tells whether an error is an answer that goes away by itself.
+func passes(err error) bool {
+	code, ok := errors.AsType[sarama.KError](err)
+	return ok && passing[code] != ""
+}
+
+// producerHint says what to do about a producer id that was not given.
+func producerHint(err error, cfg KafkaConfig) string {
+	if r := refusal(err, cfg); r != nil {
+		return fault.HintOf(r)
 	}
-	c.add("kafka producer", fault.OK, "", "idempotent writes are allowed")
+	switch _, answered := errors.AsType[sarama.KError](err); {
+	case passes(err):
+		return "it should pass by itself: a broker that has just started waits for the controller, which hands out producer ids; if it stays, look at the controller and at the broker's log"
+	case answered:
+		return "the broker's log says why it gives no producer id"
+	}
+	return "check that the brokers stay reachable from here"
 }
 
 // config returns the settings of the brokers or of a topic; nil when they may not be read.
@@ -157,7 +193,7 @@ func (c *checker) creation() string {
 	case c.autoCreate == "":
 		return "whether the brokers create them is not known: their settings may not be read"
 	}
-	return "nobody creates them: set kafka.create_topics, or create each before its first event"
+	return "nobody creates them: set kafka.create_topics.partitions, or create each before its first event"
 }
 
 func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse) {
@@ -168,7 +204,7 @@ func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse)
 			c.add(name, fault.OK, "", "does not exist yet; %s", c.creation())
 			return
 		}
-		c.add(name, fault.Fail, fmt.Sprintf("kafka-topics.sh --create --topic %s --partitions 12 --replication-factor 3, or set kafka.create_topics", tm.Name),
+		c.add(name, fault.Fail, fmt.Sprintf("kafka-topics.sh --create --topic %s --partitions 12 --replication-factor 3, or set kafka.create_topics.partitions", tm.Name),
 			"does not exist; %s", c.creation())
 		return
 	case errors.Is(tm.Err, sarama.ErrTopicAuthorizationFailed):

@@ -96,3 +96,34 @@ func TestCloseWhileRetrying(t *testing.T) {
 		t.Errorf("got %d done and %d failed, want 0 and 10", done, failed)
 	}
 }
+
+// A batch that the broker wants again is failed too, and Close says so.
+func TestCloseTakesNoForAnAnswer(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	entered, gate := make(chan struct{}, 100), make(chan struct{})
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		entered <- struct{}{}
+		cluster.SleepControl(func() { <-gate })
+		return answer(req, kerr.NotEnoughReplicas.Code), nil, true
+	})
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	wait(t, "a batch on the wire", entered)
+	closed := make(chan error, 1)
+	go func() { closed <- k.Close(t.Context()) }()
+	eventually(t, "Close", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.closing
+	})
+	close(gate)
+	if err := <-closed; !errors.Is(err, errUnfinished) {
+		t.Errorf("got %v, want to hear of the batch", err)
+	}
+	if done, failed := l.counts(); done != 0 || failed != 1 {
+		t.Errorf("got %d done and %d failed, want 0 and 1", done, failed)
+	}
+}

@@ -52,7 +52,8 @@ const (
 // requiredRoles come first: a row without these columns is not an event.
 const requiredRoles = rolePayload + 1
 
-// roleNames are the keys under table.columns in the configuration file.
+// roleNames are the keys under table.columns in the configuration file, but for
+// the last: tracestate cannot be mapped there.
 var roleNames = [roles]string{
 	"id", "key", "type", "payload", "timestamp", "headers", "source", "subject",
 	"correlation_id", "causation_id", "data_version", "traceparent", "tracestate",

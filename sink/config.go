@@ -2,13 +2,10 @@ package sink
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -93,13 +90,13 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 		return c, usage(fmt.Errorf("kafka.compression %q does not exist", c.Compression), "use none, gzip, lz4, zstd or snappy")
 	}
 	if c.CreateTopics.Partitions < 0 || c.CreateTopics.ReplicationFactor < 0 {
-		return c, usage(errors.New("kafka.create_topics must not be negative"), "0 leaves it to the brokers")
+		return c, usage(errors.New("kafka.create_topics.partitions or kafka.create_topics.replication_factor is negative"), "0 leaves it to the brokers")
 	}
 	if c.CreateTopics.Partitions == 0 && c.CreateTopics.ReplicationFactor > 0 {
 		return c, usage(errors.New("kafka.create_topics.replication_factor is set without partitions"), "set kafka.create_topics.partitions as well")
 	}
 	if !c.TLS.Enabled && c.TLS != (TLSConfig{}) {
-		return c, usage(errors.New("kafka.tls has settings, but is not enabled"), "set kafka.tls.enabled")
+		return c, usage(errors.New("TLS has settings, but is not enabled"), "set kafka.tls.enabled")
 	}
 	return c, c.SASL.check()
 }
@@ -108,7 +105,7 @@ func (s SASLConfig) check() error {
 	switch s.Mechanism {
 	case "":
 		if s != (SASLConfig{}) {
-			return usage(errors.New("kafka.sasl has settings, but no mechanism"), "set kafka.sasl.mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+			return usage(errors.New("SASL has settings, but no mechanism"), "set kafka.sasl.mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
 		}
 		return nil
 	case sarama.SASLTypePlaintext, sarama.SASLTypeSCRAMSHA256, sarama.SASLTypeSCRAMSHA512:
@@ -118,7 +115,7 @@ func (s SASLConfig) check() error {
 		return usage(fmt.Errorf("kafka.sasl.mechanism %q does not exist", s.Mechanism), "use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
 	}
 	if s.User == "" || s.Password == "" {
-		return usage(errors.New("kafka.sasl wants a user and a password"), "set kafka.sasl.username and kafka.sasl.password_file")
+		return usage(errors.New("SASL wants a user and a password"), "set kafka.sasl.username and kafka.sasl.password_file")
 	}
 	return nil
 }
@@ -162,31 +159,6 @@ func (c KafkaConfig) sarama(tune tuning, d *dialer) (*sarama.Config, error) {
 	}
 	if err := conf.Validate(); err != nil {
 		return nil, usage(err, "")
-	}
-	return conf, nil
-}
-
-func (t TLSConfig) load() (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, usage(fmt.Errorf("kafka.tls.ca_file: %w", err), "name a PEM file with the certificates of the authorities to trust, which the relay may read")
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, usage(fmt.Errorf("kafka.tls.ca_file: %s holds no certificate", t.CAFile), "it must be PEM: -----BEGIN CERTIFICATE-----")
-		}
-	}
-	if (t.CertFile == "") != (t.KeyFile == "") {
-		return nil, usage(errors.New("kafka.tls.cert_file and key_file go together"), "set both, or neither")
-	}
-	if t.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, usage(fmt.Errorf("kafka.tls.cert_file and key_file: %w", err), "name two PEM files that belong together, the certificate and its private key, which the relay may read")
-		}
-		conf.Certificates = []tls.Certificate{cert}
 	}
 	return conf, nil
 }

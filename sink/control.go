@@ -35,9 +35,12 @@ func (k *Kafka) control() {
 			k.pause(backoff(tries, k.tune.minBackoff, k.tune.maxAskBackoff), false)
 		case more: // a topic that is not there yet, a leader that is not elected yet
 			tries++
-			d := backoff(tries, k.tune.minBackoff, k.tune.maxAskBackoff)
-			k.pause(min(d, k.tune.minBackoff), false)
-			k.pause(d-min(d, k.tune.minBackoff), true) // another topic need not wait for this one
+			d := backoff(tries, k.tune.shortBackoff, k.tune.maxAskBackoff)
+			least := min(d, k.tune.shortBackoff)
+			k.pause(least, false)
+			if k.pause(d-least, true) {
+				tries = 0 // another topic need not wait for this one, nor as long
+			}
 		default:
 			tries = 0
 		}
@@ -139,20 +142,31 @@ func (c *controller) round(asked map[string]uint64) (more bool, err error) {
 	if len(asked) == 0 {
 		return false, nil
 	}
+	resp, missing, more, err := c.look(asked)
+	if err != nil || len(missing) == 0 || k.cfg.CreateTopics.Partitions == 0 {
+		return more, err
+	}
+	if err := c.create(resp, missing); err != nil {
+		return true, err
+	}
+	_, _, more, err = c.look(asked) // they may be there at once
+	return more, err
+}
+
+// look asks for topics' metadata and takes it. missing are those that do not
+// exist; more tells whether to ask again soon.
+func (c *controller) look(asked map[string]uint64) (resp *sarama.MetadataResponse, missing []string, more bool, err error) {
+	k := c.k
 	req := sarama.NewMetadataRequest(k.conf.Version, slices.Sorted(maps.Keys(asked)))
 	req.AllowAutoTopicCreation = k.cfg.CreateTopics.Partitions == 0
-	var resp *sarama.MetadataResponse
 	if err := c.ask(func(b *sarama.Broker) (err error) {
 		resp, err = b.GetMetadata(req)
 		return err
 	}); err != nil {
-		return false, err
+		return nil, nil, false, err
 	}
-	missing, more := k.apply(resp, asked)
-	if len(missing) > 0 && k.cfg.CreateTopics.Partitions > 0 {
-		return true, c.create(resp, missing)
-	}
-	return more, nil
+	missing, more = k.apply(resp, asked)
+	return resp, missing, more, nil
 }
 
 // arm gets a producer id.

@@ -68,8 +68,8 @@ type conn struct {
 }
 
 var (
-	errSpeaksTLS   = errors.New("the port speaks TLS, and kafka.tls is not set")
-	errSpeaksPlain = errors.New("the port does not speak TLS, and kafka.tls is set")
+	errSpeaksTLS   = errors.New("the port speaks TLS, and kafka.tls.enabled is not set")
+	errSpeaksPlain = errors.New("the port does not speak TLS, and kafka.tls.enabled is set")
 )
 
 // The first byte of a TLS record that a server may begin with: https://www.rfc-editor.org/rfc/rfc8446#section-5.1.

@@ -158,6 +158,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 func quick() tuning {
 	t := defaultTuning
 	t.minBackoff, t.maxBackoff, t.maxAskBackoff = 2*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
+	t.shortBackoff, t.checkPatience = 2*time.Millisecond, 200*time.Millisecond
 	t.dialTimeout, t.readTimeout, t.produceTimeout = 2*time.Second, 2*time.Second, time.Second
 	t.logEvery = 0
 	return t

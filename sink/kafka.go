@@ -39,7 +39,7 @@ type Kafka struct {
 	// down is why nothing is taken any more until Reset: an event that no
 	// record could be made of, or a producer that the brokers refuse.
 	down     error
-	fenced   error         // the broker's error, when it was the producer that was refused
+	fenced   error         // why the producer cannot go on, when it was disowned
 	closing  bool          // nothing is sent any more
 	onWire   int           // batches
 	idle     chan struct{} // closed when closing and nothing is on the wire
@@ -57,9 +57,11 @@ type tuning struct {
 	dialTimeout    time.Duration
 	readTimeout    time.Duration // for an answer; longer than produceTimeout
 	produceTimeout time.Duration // what the broker waits for its followers
-	minBackoff     time.Duration
+	minBackoff     time.Duration // after a broker that did not answer
 	maxBackoff     time.Duration
+	shortBackoff   time.Duration // after one that said "not yet": a topic is being created, a leader begins
 	maxAskBackoff  time.Duration // between questions about topics
+	checkPatience  time.Duration // how long Check waits for what passes by itself
 	refresh        time.Duration // ask for all topics' metadata this often
 	staleConn      time.Duration // a connection that idled longer may have been closed by the broker
 	logEvery       time.Duration // of one kind of trouble
@@ -75,7 +77,9 @@ var defaultTuning = tuning{
 	produceTimeout: 10 * time.Second,
 	minBackoff:     50 * time.Millisecond,
 	maxBackoff:     5 * time.Second,
+	shortBackoff:   10 * time.Millisecond,
 	maxAskBackoff:  time.Second,
+	checkPatience:  5 * time.Second,
 	refresh:        5 * time.Minute,
 	staleConn:      30 * time.Second,
 	logEvery:       5 * time.Second,
@@ -148,14 +152,21 @@ func (k *Kafka) stop(poison error) {
 	}
 }
 
-// queue puts a message where it waits.
-func (k *Kafka) queue(name string, m *message) {
+// topic returns what is known of a topic; from its first event on, for ever:
+// the package documentation says why.
+func (k *Kafka) topic(name string) *topic {
 	t := k.topics[name]
 	if t == nil {
 		t = newTopic(name, k.tune.batchBytes)
 		k.topics[name] = t
 		k.order = append(k.order, t)
 	}
+	return t
+}
+
+// queue puts a message where it waits.
+func (k *Kafka) queue(name string, m *message) {
+	t := k.topic(name)
 	switch {
 	case t.grow > 0:
 		t.waiting.push(m)
@@ -221,12 +232,13 @@ func (k *Kafka) Reset() {
 	given.fail(ErrReset)
 }
 
-// rearm goes on as another producer after the brokers refused this one. The
+// rearm goes on as another producer after this one was disowned. The
 // epoch is raised rather than the id replaced where that is possible: once a
 // partition has seen the new epoch, it refuses what of the old one may still
 // be on its way, so that nothing old appears behind something new (KIP-360).
 func (k *Kafka) rearm() {
-	ours := errors.Is(k.fenced, sarama.ErrOutOfOrderSequenceNumber) || errors.Is(k.fenced, sarama.ErrUnknownProducerID)
+	ours := errors.Is(k.fenced, sarama.ErrOutOfOrderSequenceNumber) || errors.Is(k.fenced, sarama.ErrUnknownProducerID) ||
+		errors.Is(k.fenced, errRecreated)
 	if ours && k.producer.epoch < math.MaxInt16 {
 		k.producer.epoch++
 	} else {
@@ -240,15 +252,17 @@ func (k *Kafka) rearm() {
 	}
 }
 
-// disown fails everything that is not settled, because the brokers no longer
-// take what this producer sends. What is returned is to be failed with k.down.
+// disown ends the sink until Reset, which goes on as another producer: the
+// numbers of what this one has sent mean nothing any more. Everything that is
+// not settled is returned, to be failed with k.down.
 func (k *Kafka) disown(cause error) lists {
 	if k.fenced != nil {
 		return nil
 	}
 	var given lists
 	k.fenced = cause
-	k.down = fmt.Errorf("sink: the broker refused the producer: %w", cause)
+	k.down = fmt.Errorf("sink: %w", cause)
+	k.counters.failures[errorName(cause)]++
 	for _, t := range k.order {
 		for _, p := range t.partitions { // what was sent first, first
 			k.abandon(p, &given)
@@ -330,10 +344,17 @@ func (k *Kafka) Close(ctx context.Context) error {
 	k.dialer.close() // ends every read and write
 	k.await(time.Second)
 	if n := cut.count(); n > 0 {
-		return fmt.Errorf("close kafka: the outcome of %d events is not known: %w", n, context.Cause(ctx))
+		cause := context.Cause(ctx)
+		if cause == nil {
+			cause = errUnfinished
+		}
+		return fmt.Errorf("close kafka: the outcome of %d events is not known: %w", n, cause)
 	}
 	return nil
 }
+
+// errUnfinished is why Close does not know an outcome although its time was not over.
+var errUnfinished = errors.New("the broker wanted them again")
 
 // await waits for the goroutines, which have nothing to wait for any more but
 // a broker's throttling.

@@ -124,7 +124,7 @@ func TestLeaderIsElectedLater(t *testing.T) {
 	cluster := fake(t, kfake.SeedTopics(2, "orders"))
 	f := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Partitions: []int32{1}, Err: kerr.LeaderNotAvailable, Count: -1})
 	tune := quick()
-	tune.minBackoff, tune.maxAskBackoff = 20*time.Millisecond, 100*time.Millisecond
+	tune.shortBackoff, tune.maxAskBackoff = 20*time.Millisecond, 100*time.Millisecond
 	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
 	led, lacking := newLedger(), newLedger()
 	for i := range 20 {
@@ -253,7 +253,7 @@ func TestFailingPartitionIsNotHammered(t *testing.T) {
 	cluster := fake(t, kfake.SeedTopics(1, "orders"))
 	f := cluster.Fault(kfake.Fault{Keys: onlyProduce, Err: kerr.NotEnoughReplicas, Count: -1})
 	tune := quick()
-	tune.minBackoff, tune.maxBackoff = 50*time.Millisecond, 100*time.Millisecond
+	tune.shortBackoff, tune.maxBackoff = 50*time.Millisecond, 100*time.Millisecond
 	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
 	l := newLedger()
 	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))

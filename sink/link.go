@@ -200,27 +200,27 @@ func refusal(err error, cfg KafkaConfig) error {
 		return refuse("the broker's certificate is not fit for a server")
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return refuse("the port does not speak TLS: remove kafka.tls, or use the port of a TLS listener")
+		return refuse("the port does not speak TLS: remove kafka.tls.enabled and what goes with it, or use the port of a TLS listener")
 	}
 	switch {
 	case errors.Is(err, errSpeaksTLS):
-		return refuse("set kafka.tls, or use the port of a listener without TLS")
+		return refuse("set kafka.tls.enabled, or use the port of a listener without TLS")
 	case errors.Is(err, errSpeaksPlain):
-		return refuse("remove kafka.tls, or use the port of a TLS listener")
+		return refuse("remove kafka.tls.enabled and what goes with it, or use the port of a TLS listener")
 	case errors.Is(err, sarama.ErrSASLAuthenticationFailed):
-		return refuse(fmt.Sprintf("check kafka.sasl: the broker does not know user %q with that password under %s", cfg.SASL.User, cfg.SASL.Mechanism))
+		return refuse(fmt.Sprintf("check kafka.sasl.username and kafka.sasl.password: the broker does not know user %q with that password under %s", cfg.SASL.User, cfg.SASL.Mechanism))
 	case errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
 		return refuse(fmt.Sprintf("the listener does not offer %s: choose another kafka.sasl.mechanism", cfg.SASL.Mechanism))
 	case errors.Is(err, errLogin) && cfg.SASL.Mechanism == "":
-		return refuse("the listener seems to demand SASL: set kafka.sasl, or use another port")
+		return refuse("the listener seems to demand SASL: set kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password_file, or use another port")
 	case errors.Is(err, errLogin):
-		return refuse(fmt.Sprintf("check kafka.sasl: the listener may not offer %s, or not know user %q with that password", cfg.SASL.Mechanism, cfg.SASL.User))
+		return refuse(fmt.Sprintf("check kafka.sasl.mechanism, kafka.sasl.username and kafka.sasl.password: the listener may not offer %s, or not know user %q with that password", cfg.SASL.Mechanism, cfg.SASL.User))
 	case errors.Is(err, sarama.ErrIllegalSASLState):
-		return refuse("the listener does not use SASL: remove kafka.sasl, or use another port")
+		return refuse("the listener does not use SASL: remove kafka.sasl.mechanism and what goes with it, or use another port")
 	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):
 		return refuse("grant the relay's user WRITE on its topics, or IDEMPOTENT_WRITE on the cluster")
 	case strings.Contains(err.Error(), "remote error: tls:"): // the alert's type is not exported
-		return refuse("the broker refused the TLS connection: it may want a client certificate (kafka.tls.cert_file, key_file), or another one")
+		return refuse("the broker refused the TLS connection: it may want a client certificate (kafka.tls.cert_file and kafka.tls.key_file), or another one")
 	}
 	return nil
 }

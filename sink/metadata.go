@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,7 +37,7 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 			k.trouble(fmt.Errorf("topic %s: %w", t.name, tm.Err), "outbox.topic_unavailable")
 			continue
 		}
-		if !k.applyTopic(t, tm, asked[t.name]) {
+		if !k.applyTopic(t, tm, asked[t.name], &out) {
 			more = true
 		}
 	}
@@ -48,7 +49,7 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 
 // applyTopic takes the partitions of a topic. It tells whether all that have
 // something to send have a leader.
-func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64) bool {
+func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out *settled) bool {
 	n := 0
 	for _, pm := range tm.Partitions {
 		n = max(n, int(pm.ID)+1)
@@ -58,17 +59,7 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64) boo
 		return false
 	}
 	t.answered = max(t.answered, asked)
-	switch have := len(t.partitions); {
-	case have == 0:
-		t.setCount(n)
-	case n > have && n != t.grow:
-		k.log.Warn("outbox.partitions_changed", "topic", t.name, "from", have, "to", n,
-			"hint", "keys go to other partitions from here on: their order across this point is lost for consumers")
-		t.grow = n
-		k.goOver(t)
-	case n < have:
-		k.trouble(fmt.Errorf("topic %s has %d partitions, it had %d: it was created anew", t.name, n, have), "outbox.partitions_changed")
-	}
+	k.setPartitions(t, tm.Uuid, n, out)
 	leaders := make([]int32, len(t.partitions))
 	for i := range leaders {
 		leaders[i] = -1
@@ -90,6 +81,40 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64) boo
 		k.schedule(p)
 	}
 	return !t.unready
+}
+
+// errRecreated is a topic that was deleted and created anew.
+var errRecreated = errors.New("the topic was created anew")
+
+// setPartitions takes the number of a topic's partitions. More of them were
+// added: what is under way goes to the old ones first. Fewer mean another topic
+// of the same name, for Kafka takes none away. What is under way to one that is
+// gone would wait for ever, and the new topic knows no sequence numbers: the
+// line starts again from the confirmed LSN, as after a producer that was refused.
+func (k *Kafka) setPartitions(t *topic, id sarama.Uuid, n int, out *settled) {
+	have := len(t.partitions)
+	if n < have && id == t.id && id != (sarama.Uuid{}) {
+		return // a broker that has not heard of the new ones yet
+	}
+	recreated := id != t.id
+	t.id = id
+	if have > 0 && n != have && n != t.grow {
+		k.log.Warn("outbox.partitions_changed", "topic", t.name, "from", have, "to", n, "recreated", n < have,
+			"hint", "keys go to other partitions from here on: their order across this point is lost for consumers")
+	}
+	switch {
+	case have == 0:
+		t.setCount(n)
+	case n == have && recreated && t.grow > 0: // with the number that it had before it grew
+		t.setCount(n)
+	case n > have:
+		t.grow = n
+		k.goOver(t)
+	case n < have && !k.closing:
+		given := k.disown(fmt.Errorf("topic %s had %d partitions and has %d: %w", t.name, have, n, errRecreated))
+		out.fail(given, k.down)
+		t.setCount(n)
+	}
 }
 
 // refuseTopic fails the first event of a topic that the cluster will not let

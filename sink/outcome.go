@@ -148,6 +148,8 @@ func errorName(err error) string {
 		return "REQUEST_TOO_LARGE"
 	case errors.Is(err, errNoAnswer):
 		return "NO_ANSWER"
+	case errors.Is(err, errRecreated):
+		return "TOPIC_RECREATED"
 	case isTimeout(err):
 		return "TIMEOUT"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

@@ -2,12 +2,16 @@ package sink
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
+
+	"github.com/IBM/sarama"
 )
 
 // topic is where the records of one topic wait. Kafka.mu guards it.
 type topic struct {
 	name       string
+	id         sarama.Uuid // KIP-516: another one is another topic of that name; zero: not known
 	partitions []*partition
 	waiting    list // what has no partition yet: their number is not known, or about to grow
 	grow       int  // the number of partitions to go over to once nothing is under way; 0: none
@@ -74,7 +78,11 @@ func (t *topic) place(m *message) *partition {
 }
 
 // setCount makes the topic have n partitions and gives what waited its place.
+// Partitions that it takes away must be empty.
 func (t *topic) setCount(n int) {
+	if n < len(t.partitions) {
+		t.partitions = slices.Delete(t.partitions, n, len(t.partitions))
+	}
 	for id := len(t.partitions); id < n; id++ {
 		t.partitions = append(t.partitions, &partition{topic: t, id: int32(id), leader: -1})
 	}
@@ -91,10 +99,10 @@ func (t *topic) drain() list {
 	return waiting
 }
 
-// busy tells whether anything of the topic is queued or sent.
+// busy tells whether anything of the topic is queued, sent, or stands still.
 func (t *topic) busy() bool {
 	for _, p := range t.partitions {
-		if p.queue.n > 0 || p.batch != nil {
+		if p.queue.n > 0 || p.batch != nil || p.stuck != nil {
 			return true
 		}
 	}

@@ -107,6 +107,7 @@ func TestNewBuilderRefuses(t *testing.T) {
 		{"no payload", func(c *RecordConfig) { c.Columns.Payload = "" }, "table.columns.payload is empty"},
 		{"no source", func(c *RecordConfig) { c.Source = "" }, "cloudevents.source is empty"},
 		{"an unknown key", func(c *RecordConfig) { c.Explicit = []string{"sauce"} }, `no key "sauce"`},
+		{"a key that the file does not have", func(c *RecordConfig) { c.Explicit = []string{"tracestate"} }, `no key "tracestate"`},
 		{"an open brace", func(c *RecordConfig) { c.Topic = "a.{b" }, "without its }"},
 		{"a closed brace", func(c *RecordConfig) { c.Topic = "a.b}" }, "without its {"},
 		{"an empty brace", func(c *RecordConfig) { c.Topic = "a.{}" }, "names no column"},
@@ -141,6 +142,14 @@ func TestRequiredColumns(t *testing.T) {
 	want := []string{"id", "aggregate_id", "event_type", "payload", "tenant", "aggregate_type", "region", "traceparent"}
 	if got := b.RequiredColumns(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	for column, want := range map[string]string{
+		"id": "table.columns.id", "tenant": "route.topic and headers.extra", "region": "headers.extra",
+		"traceparent": "table.columns.traceparent", "occurred_at": "",
+	} {
+		if got := b.AskedBy(column); got != want {
+			t.Errorf("column %s is asked by %q, want %q", column, got, want)
+		}
 	}
 	if got := b.Topics(); got != nil {
 		t.Errorf("got topics %q, want none", got)

@@ -136,7 +136,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	cluster := fake(t, kfake.SeedTopics(1, "orders"), kfake.ListenFn(cut.listen))
 	tune := quick()
 	tune.staleConn = 0
-	tune.minBackoff, tune.maxBackoff, tune.maxAskBackoff = time.Hour, time.Hour, time.Hour // a failure would not be mended
+	tune.minBackoff, tune.maxBackoff, tune.shortBackoff, tune.maxAskBackoff = time.Hour, time.Hour, time.Hour, time.Hour // a failure would not be mended
 	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
 	l := newLedger()
 	for i := range 5 {

@@ -67,9 +67,8 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 		k.moveOn(p)
 	}
 	if fatal != nil {
-		given := k.disown(fatal)
+		given := k.disown(fmt.Errorf("the broker refused the producer: %w", fatal))
 		out.fail(given, k.down)
-		k.counters.failures[errorName(fatal)]++
 		k.log.Error("outbox.producer_refused", "error", fatal, "events", given.count())
 	}
 	if k.closing && k.onWire == 0 {
@@ -133,7 +132,7 @@ func (k *Kafka) again(p *partition, cause error, lost bool) {
 	}
 	p.tries++
 	p.rest = true
-	time.AfterFunc(backoff(p.tries, k.tune.minBackoff, k.tune.maxBackoff), func() {
+	time.AfterFunc(backoff(p.tries, k.tune.shortBackoff, k.tune.maxBackoff), func() {
 		k.mu.Lock()
 		p.rest = false
 		k.schedule(p)

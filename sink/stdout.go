@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"unicode/utf8"
 
@@ -18,13 +20,27 @@ import (
 //
 // The value is the payload itself when it is JSON, else a string; what is not
 // UTF-8 comes in base64 as key_base64 or value_base64. Null is null.
+//
+// Lines wait in memory until w takes them, so that a reader that stalls holds
+// nothing up but its own events: the relay's window bounds them (invariant 7).
 type Stdout struct {
+	w io.Writer
+
 	mu      sync.Mutex
-	w       io.Writer
 	builder *Builder
-	line    []byte
-	down    error // until Reset
+	scratch []byte
+	queue   []stdoutLine
+	writing *stdoutLine   // what w has now; nil: nothing, or it was given up
+	ended   chan struct{} // closed when the goroutine that writes has ended; nil: there is none
+	down    error         // until Reset
 	closed  bool
+}
+
+// stdoutLine is an event that waits to be written.
+type stdoutLine struct {
+	text []byte
+	ack  Ack
+	size int
 }
 
 // NewStdout returns a sink that writes to w. builder belongs to it from now on.
@@ -32,18 +48,14 @@ func NewStdout(w io.Writer, builder *Builder) *Stdout {
 	return &Stdout{w: w, builder: builder}
 }
 
-// Publish writes the event, and acknowledges it once w has taken it. (It waits
-// for w: a terminal or a pipe holds the relay up, as the window of a broker
-// that is slow would.)
+// Publish queues the event; it is acknowledged once w has taken its line.
 func (s *Stdout) Publish(ev *decoder.Event, ack Ack) {
-	if err := s.write(ev); err != nil {
+	if err := s.enqueue(ev, ack); err != nil {
 		ack.Fail(ev.Size, err)
-		return
 	}
-	ack.Done(ev.Size)
 }
 
-func (s *Stdout) write(ev *decoder.Event) error {
+func (s *Stdout) enqueue(ev *decoder.Event, ack Ack) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -54,31 +66,99 @@ func (s *Stdout) write(ev *decoder.Event) error {
 	}
 	rec, err := s.builder.build(ev)
 	if err == nil {
-		s.line, err = appendLine(s.line[:0], rec)
+		s.scratch, err = appendLine(s.scratch[:0], rec)
 	}
-	if err == nil {
-		_, err = s.w.Write(s.line)
+	if err != nil {
+		s.down = err // Invariant 5: nothing goes out behind it
+		return err
 	}
-	if cap(s.line) > 1<<20 { // Invariant 7: a large payload's memory is given back
-		s.line = nil
+	s.queue = append(s.queue, stdoutLine{slices.Clone(s.scratch), ack, ev.Size})
+	if cap(s.scratch) > 1<<20 { // Invariant 7: a large payload's memory is given back
+		s.scratch = nil
 	}
-	s.down = err // Invariant 5: nothing goes out behind it
-	return err
+	if s.ended == nil { // it lives while there is something to write: an idle sink has no goroutine
+		s.ended = make(chan struct{})
+		go s.write()
+	}
+	return nil
 }
 
-// Reset takes events again after an error.
+// write writes the queue in its order, until it is empty.
+func (s *Stdout) write() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.queue) > 0 {
+		l := s.queue[0]
+		s.queue[0], s.queue = stdoutLine{}, s.queue[1:]
+		s.writing = &l
+		s.mu.Unlock()
+		_, err := s.w.Write(l.text)
+		s.mu.Lock()
+		ours := s.writing != nil
+		s.writing = nil
+		var given []stdoutLine
+		if err != nil { // Invariant 5: nothing goes out behind it
+			s.down = err
+			given, s.queue = s.queue, nil
+		}
+		s.mu.Unlock()
+		switch {
+		case !ours: // Close has failed it
+		case err != nil:
+			l.ack.Fail(l.size, err)
+		default:
+			l.ack.Done(l.size)
+		}
+		failLines(given, err)
+		s.mu.Lock()
+	}
+	s.queue = nil
+	close(s.ended)
+	s.ended = nil
+}
+
+func failLines(lines []stdoutLine, err error) {
+	for _, l := range lines {
+		l.ack.Fail(l.size, err)
+	}
+}
+
+// Reset gives up what waits to be written, and takes events again after an
+// error. What is being written stays, before anything newer.
 func (s *Stdout) Reset() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.down = nil
+	given := s.queue
+	s.queue, s.down = nil, nil
+	s.mu.Unlock()
+	failLines(given, ErrReset)
 }
 
-// Close takes no more events. It does not close the writer.
-func (s *Stdout) Close(context.Context) error {
+// Close fails what waits to be written, and gives w until ctx ends to take the
+// line that it has. It returns an error when w did not: that event is failed,
+// and the line may appear all the same. It does not close the writer.
+func (s *Stdout) Close(ctx context.Context) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	return nil
+	given, ended := s.queue, s.ended
+	s.queue, s.closed = nil, true
+	s.mu.Unlock()
+	failLines(given, ErrClosed)
+	if ended == nil {
+		return nil
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	cut := s.writing
+	s.writing = nil
+	s.mu.Unlock()
+	if cut == nil {
+		return nil
+	}
+	cut.ack.Fail(cut.size, ErrClosed)
+	return fmt.Errorf("close stdout: the reader did not take the last line: %w", context.Cause(ctx))
 }
 
 // appendLine appends a record and a newline.

@@ -1,11 +1,16 @@
 package sink
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
@@ -46,13 +51,13 @@ func TestStdout(t *testing.T) {
 	}
 }
 
-// brokenPipe takes n writes.
+// brokenPipe takes one write, refuses the second, and would take more.
 type brokenPipe struct{ n int }
 
 var errPipe = errors.New("broken pipe")
 
 func (p *brokenPipe) Write(b []byte) (int, error) {
-	if p.n--; p.n < 0 {
+	if p.n++; p.n == 2 {
 		return 0, errPipe
 	}
 	return len(b), nil
@@ -61,30 +66,167 @@ func (p *brokenPipe) Write(b []byte) (int, error) {
 // Nothing is acknowledged that was not written, and nothing goes out behind an error.
 func TestStdoutFails(t *testing.T) {
 	t.Parallel()
-	pipe := &brokenPipe{n: 1}
+	pipe := &brokenPipe{}
 	s := NewStdout(pipe, builder(t))
 	l := newLedger()
 	for i := range 3 {
 		s.Publish(event(i, "orders", []byte("key"), []byte("1")), l.ack(i))
-		pipe.n = max(pipe.n, 0) + i // the third write would pass
 	}
-	if done, failed := l.counts(); done != 1 || failed != 2 {
-		t.Errorf("got %d done and %d failed, want 1 and 2", done, failed)
+	l.await(t, "all settled", func(done, failed int) bool { return done == 1 && failed == 2 })
+	for _, n := range []int{1, 2} {
+		if err := l.failure(n); !errors.Is(err, errPipe) {
+			t.Errorf("event %d: got %v", n, err)
+		}
 	}
-	if err := l.failure(1); !errors.Is(err, errPipe) {
-		t.Errorf("got %v", err)
+	s.Publish(event(3, "orders", []byte("key"), []byte("1")), l.ack(3))
+	if err := l.failure(3); !errors.Is(err, errPipe) {
+		t.Errorf("an event before Reset: got %v", err)
 	}
 	s.Reset()
-	s.Publish(event(3, "or ders", []byte("key"), []byte("1")), l.ack(3))
-	if err := l.failure(3); fault.KindOf(err) != fault.Poison {
+	s.Publish(event(4, "or ders", []byte("key"), []byte("1")), l.ack(4))
+	if err := l.failure(4); fault.KindOf(err) != fault.Poison {
 		t.Errorf("got %v, want poison", err)
 	}
 	s.Reset()
+	s.Publish(event(5, "orders", []byte("key"), []byte("1")), l.ack(5))
+	l.await(t, "an event after Reset", func(done, _ int) bool { return done == 2 })
 	if err := s.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
-	s.Publish(event(4, "orders", []byte("key"), []byte("1")), l.ack(4))
-	if err := l.failure(4); !errors.Is(err, ErrClosed) {
+	s.Publish(event(6, "orders", []byte("key"), []byte("1")), l.ack(6))
+	if err := l.failure(6); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
+// lineIDs returns the events' numbers in what was written.
+func lineIDs(tb testing.TB, lines *bufio.Scanner, n int) []int {
+	tb.Helper()
+	var got []int
+	for range n {
+		if !lines.Scan() {
+			tb.Fatalf("got %d lines, want %d: %v", len(got), n, lines.Err())
+		}
+		var l struct{ Headers map[string]string }
+		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+			tb.Fatal(err)
+		}
+		var id int
+		if _, err := fmt.Sscanf(l.Headers[headerID], "id-%d", &id); err != nil {
+			tb.Fatal(err)
+		}
+		got = append(got, id)
+	}
+	return got
+}
+
+// A reader that stalls holds neither Publish nor Reset up, and what it has not
+// taken is not acknowledged.
+func TestStdoutWithAStalledReader(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe() // a write waits until all of it is read
+	defer r.Close()
+	s := NewStdout(w, builder(t))
+	old, fresh := newLedger(), newLedger()
+	for i := range 1000 {
+		s.Publish(event(i, "orders", []byte("key"), []byte("1")), old.ack(i))
+	}
+	if done, failed := old.counts(); done+failed > 0 {
+		t.Errorf("got %d done and %d failed before anything was read", done, failed)
+	}
+	lines := bufio.NewScanner(r)
+	if got := lineIDs(t, lines, 100); !slices.Equal(got, numbers(0, 100)) {
+		t.Errorf("got %v", got)
+	}
+	old.await(t, "what was read is acknowledged", func(done, _ int) bool { return done >= 99 })
+	eventually(t, "another line is being written", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.writing != nil
+	})
+	s.Reset() // one line is on its way and stays
+	old.await(t, "the rest is given back", func(_, failed int) bool { return failed >= 800 })
+	if err := old.failure(999); !errors.Is(err, ErrReset) {
+		t.Errorf("got %v, want ErrReset", err)
+	}
+	for i := range 200 {
+		s.Publish(event(5000+i, "orders", []byte("key"), []byte("1")), fresh.ack(i))
+	}
+	done, failed := old.counts()
+	taken := 1000 - failed // those that were read or are on their way
+	if done > taken {
+		t.Errorf("got %d done and %d failed of 1000", done, failed)
+	}
+	want := append(numbers(100, taken), numbers(5000, 5200)...)
+	if got := lineIDs(t, lines, len(want)); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	fresh.awaitDone(t, 200)
+	old.await(t, "all settled", func(done, failed int) bool { return done == taken && done+failed == 1000 })
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Close gives a stalled reader its time, and no more.
+func TestStdoutCloseWithAStalledReader(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	s := NewStdout(w, builder(t))
+	l := newLedger()
+	for i := range 10 {
+		s.Publish(event(i, "orders", []byte("key"), []byte("1")), l.ack(i))
+	}
+	eventually(t, "a line is being written", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.writing != nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want to hear of the line that is lost", err)
+	}
+	if done, failed := l.counts(); done != 0 || failed != 10 {
+		t.Errorf("got %d done and %d failed, want 0 and 10", done, failed)
+	}
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	_ = r.Close()
+	wait(t, "the end of the writer", ended) // it settles nothing twice
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Close waits for the line that the reader is about to take.
+func TestStdoutCloseAwaitsTheReader(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	defer r.Close()
+	s := NewStdout(w, builder(t))
+	l := newLedger()
+	s.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	eventually(t, "a line is being written", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.writing != nil
+	})
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close(t.Context()) }()
+	eventually(t, "Close", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.closed
+	})
+	if got := lineIDs(t, bufio.NewScanner(r), 1); !slices.Equal(got, []int{0}) {
+		t.Errorf("got %v", got)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if done, failed := l.counts(); done != 1 || failed != 0 {
+		t.Errorf("got %d done and %d failed, want 1 and 0", done, failed)
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func admin(tb testing.TB, addrs []string) sarama.ClusterAdmin {
@@ -199,5 +201,68 @@ func TestMurmur2(t *testing.T) {
 		if got := partitionOf(key, n); got != int(want) {
 			t.Errorf("partitionOf(%x, %d) = %d, want %d", key, n, got, want)
 		}
+	}
+}
+
+// A topic that takes a moment to appear is asked for again at once: its first
+// event must not wait as long as one for a broker that is down.
+func TestNewTopicIsAskedForSoon(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		err    *kerr.Error // of the first answers
+		create CreateTopics
+	}{
+		{"the brokers create it", kerr.UnknownTopicOrPartition, CreateTopics{}},
+		{"its leader is elected", kerr.LeaderNotAvailable, CreateTopics{}},
+		{"the relay creates it", kerr.UnknownTopicOrPartition, CreateTopics{Partitions: 3}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			cluster := fake(t, kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(3))
+			cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Err: tc.err, Count: 4})
+			cluster.Fault(kfake.Fault{Keys: onlyProduce, Err: kerr.NotLeaderForPartition, Count: 2}) // it has not begun yet
+			tune := quick()
+			tune.minBackoff, tune.maxBackoff, tune.maxAskBackoff = time.Hour, time.Hour, time.Hour
+			k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create})
+			l := newLedger()
+			k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+			l.awaitDone(t, 1)
+		})
+	}
+}
+
+// What the relay has just created is there without a pause.
+func TestCreatedTopicIsLookedUpAtOnce(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t)
+	tune := quick()
+	tune.shortBackoff, tune.maxAskBackoff = time.Hour, time.Hour
+	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: CreateTopics{Partitions: 3}})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	l.awaitDone(t, 1)
+}
+
+// A topic that stays away does not make a new one wait as long.
+func TestNewTopicDoesNotInheritTheBackoff(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	unknown := func(topic string, count int) *kfake.FaultHandle {
+		return cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topic, Err: kerr.UnknownTopicOrPartition, Count: count})
+	}
+	away := unknown("away", -1)
+	tune := quick()
+	tune.shortBackoff, tune.maxAskBackoff = time.Millisecond, time.Hour
+	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
+	k.Publish(event(0, "away", []byte("key"), []byte("1")), newLedger().ack(0))
+	eventually(t, "long pauses", func() bool { return away.Hits() >= 11 }) // the next one is of about 1 s
+	unknown("orders", 2)
+	l := newLedger()
+	start := time.Now()
+	k.Publish(event(1, "orders", []byte("key"), []byte("1")), l.ack(1))
+	l.awaitDone(t, 1)
+	if d := time.Since(start); d > 700*time.Millisecond {
+		t.Errorf("a new topic took %v", d)
 	}
 }

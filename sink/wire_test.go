@@ -84,7 +84,7 @@ func checkSequences(tb testing.TB, batches []sentBatch) {
 	}
 }
 
-// refuse makes the answer of all partitions of a produce request.
+// answer makes the answer of all partitions of a produce request.
 func answer(req kmsg.Request, code int16) *kmsg.ProduceResponse {
 	pr := req.(*kmsg.ProduceRequest)
 	resp := pr.ResponseKind().(*kmsg.ProduceResponse)
