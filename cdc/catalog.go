@@ -112,14 +112,23 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
 	}
-	var p publication
-	err = conn.QueryRow(ctx, publicationSQL, c.Publication, c.Table.Schema, c.Table.Name).
-		Scan(&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables)
-	if cat.publication, err = found(&p, err); err != nil {
-		return cat, postgresError("look up publication", err)
+	if cat.publication, err = readPublication(ctx, conn, c); err != nil {
+		return cat, err
 	}
 	cat.slot, err = readSlot(ctx, conn, c.Slot)
 	return cat, err
+}
+
+// readPublication returns the publication, or nil when there is none.
+func readPublication(ctx context.Context, conn *pgx.Conn, c Config) (*publication, error) {
+	var p publication
+	err := conn.QueryRow(ctx, publicationSQL, c.Publication, c.Table.Schema, c.Table.Name).
+		Scan(&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables)
+	there, err := found(&p, err)
+	if err != nil {
+		return nil, postgresError("look up publication", err)
+	}
+	return there, nil
 }
 
 // readSlot returns the slot as pg_replication_slots shows it, or nil when there is none.

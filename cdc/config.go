@@ -45,8 +45,13 @@ type Config struct {
 	Table       Table  // default public.outbox
 	// Columns must exist in Table: those that the sink's mapping names.
 	Columns []string
+	// AskedBy names the setting that asks for one of Columns, for hints; optional.
+	AskedBy func(column string) string
 	// NoInit forbids to create what is missing on a first start.
 	NoInit bool
+	// BeforeSlot is asked before a first start creates anything; optional. An
+	// error puts that off: Run asks again after a while. Init does not ask.
+	BeforeSlot func(ctx context.Context) error
 	// StartupTimeout bounds how long Run tries to reach Postgres before it has
 	// once; 0 is for ever.
 	StartupTimeout time.Duration

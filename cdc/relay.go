@@ -117,7 +117,7 @@ func (r *Relay) retry(err error) bool {
 // complain says what is wrong, once a moment.
 func (r *Relay) complain(err error) {
 	state := Reconnecting
-	if !r.reached {
+	if !r.worked {
 		state = Starting
 	}
 	r.counters.setState(state, err.Error(), time.Now())
@@ -171,7 +171,14 @@ func (r *Relay) connect(ctx context.Context, started time.Time) (*pgx.Conn, erro
 
 // prepare sets up what is missing, and opens the line.
 func (r *Relay) prepare(ctx context.Context, conn *pgx.Conn) (*line, error) {
-	report, err := setUp(ctx, conn, r.config, false)
+	c := r.config
+	if ask := c.BeforeSlot; ask != nil {
+		c.BeforeSlot = func(ctx context.Context) error {
+			r.reached = true // it is not Postgres that we wait for
+			return ask(ctx)
+		}
+	}
+	report, err := setUp(ctx, conn, c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -228,6 +235,15 @@ func (r *Relay) held(ctx context.Context, conn *pgx.Conn, s *stream) (*slot, err
 	if slot == nil || slot.ActivePID != int(s.conn.PID()) {
 		return nil, fault.New(fault.Unreachable, "open slot", errors.New("the plain and the replication connection reached different servers"), "")
 	}
+	// A recovery may have begun while we stood by. It looks for a holder after
+	// it has set its mark, and we for the mark after we hold the slot: one sees the other.
+	p, err := readPublication(ctx, conn, r.config)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil && readMark(p.Comment) == recovering {
+		return nil, unfinishedRecovery(r.config)
+	}
 	return slot, nil
 }
 
@@ -270,9 +286,9 @@ func (r *Relay) announce(report InitReport) {
 	case report.Rows > 0:
 		level = slog.LevelWarn
 		args = append(args, "rows_not_sent", report.Rows,
-			"hint", "rows committed before the slot existed are not streamed: insert again those that consumers need")
+			"hint", "rows committed before the slot existed are not streamed: if consumers need them, stop the relay, run `outbox-cdc recover`, and start it again")
 	case report.Rows < 0:
-		args = append(args, "hint", "rows committed before the slot existed, if any, are not streamed: insert again those that consumers need")
+		args = append(args, "hint", "rows committed before the slot existed, if any, are not streamed: if consumers need them, stop the relay, run `outbox-cdc recover`, and start it again")
 	}
 	r.config.Log.Log(context.Background(), level, "outbox.first_start", args...)
 }

@@ -130,6 +130,11 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport
 			return report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
 				"run `outbox-cdc init`, or start without --no-init")
 		}
+		if c.BeforeSlot != nil && !init {
+			if err := c.BeforeSlot(ctx); err != nil {
+				return report, err
+			}
+		}
 		if err := create(ctx, conn, c, next, cat, &report); err != nil && !raced(err) {
 			return report, err
 		}
@@ -191,12 +196,9 @@ func createReplicationSlot(ctx context.Context, conn *pgx.Conn, c Config, versio
 	if version >= 170000 {
 		args = ", false, false, true" // temporary, twophase, failover
 	}
-	watched, stop := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { reportBlockers(watched, c, conn.PgConn().PID()) })
+	stop := watchBlockers(ctx, c, conn.PgConn().PID())
 	err := exec(ctx, conn, "create slot", fmt.Sprintf("SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s)", literal(c.Slot), args))
 	stop()
-	watcher.Wait()
 	if pgCode(err) == codeInsufficientPrivilege {
 		return fault.New(fault.Unexpected, "create slot", errors.Unwrap(err),
 			fmt.Sprintf("ALTER ROLE <this role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication) and start again; "+
@@ -220,6 +222,17 @@ SELECT coalesce(string_agg(who, ', '), '')
          UNION ALL
         SELECT format('prepared transaction %L (for %s)', gid, date_trunc('second', now() - prepared))
           FROM pg_prepared_xacts) AS blockers`
+
+// watchBlockers begins to report what slot creation by pid waits for; stop ends that.
+func watchBlockers(ctx context.Context, c Config, pid uint32) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { reportBlockers(ctx, c, pid) })
+	return func() {
+		cancel()
+		watcher.Wait()
+	}
+}
 
 // reportBlockers names, until ctx ends, the transactions that slot creation by pid waits for.
 func reportBlockers(ctx context.Context, c Config, pid uint32) {

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,9 +59,7 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 	case cat.slot != nil && p == nil:
 		return proceed, missingPublication(c)
 	case cat.slot != nil && readMark(p.Comment) == recovering:
-		return proceed, fault.New(fault.SlotLost, "open slot",
-			fmt.Errorf("a recovery of slot %q was begun and not finished; streaming on would skip the rows that it has still to send", c.Slot),
-			recoverHint)
+		return proceed, unfinishedRecovery(c)
 	case cat.slot != nil && readMark(p.Comment) == creating && !p.Owned:
 		return proceed, interruptedInit(c, "the slot exists")
 	case cat.slot != nil:
@@ -112,7 +111,7 @@ func (cat catalog) usablePublication(c Config) error {
 	case !p.Covers && cat.table == nil:
 		return cat.checkTable(c)
 	case !p.Covers:
-		hint := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: insert them again, for `outbox-cdc recover` is not built yet",
+		hint := fmt.Sprintf("stop every relay of this slot and run `outbox-cdc recover`: it adds the table and sends the rows that are in it. If those need not be sent: ALTER PUBLICATION %s ADD TABLE %s",
 			ident(c.Publication), c.Table.quoted())
 		if cat.table != nil && cat.table.Kind == "p" {
 			hint = fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true), and ADD TABLE %s if it is not in it",
@@ -128,8 +127,13 @@ func (cat catalog) usablePublication(c Config) error {
 }
 
 // recoverHint is the way out when the WAL no longer has what was committed.
-const recoverHint = "what was committed in the meantime has to be sent from the table: `outbox-cdc recover` is to do that and is not built yet; " +
-	"until then send those rows again as new ones, drop what is left of slot and publication, and run `outbox-cdc init`"
+const recoverHint = "the rows that the table still holds can be sent again: stop every relay of this slot and run `outbox-cdc recover`"
+
+func unfinishedRecovery(c Config) error {
+	return fault.New(fault.SlotLost, "open slot",
+		fmt.Errorf("a recovery of slot %q was begun and not finished; streaming on would skip the rows that it has still to send", c.Slot),
+		"wait for `outbox-cdc recover` to end, or start it again if it does not run any more")
+}
 
 func lostSlot(cause error) error { return fault.New(fault.SlotLost, "open slot", cause, recoverHint) }
 
@@ -174,9 +178,23 @@ func (cat catalog) checkTable(c Config) error {
 	if missing := cat.table.missing(c.Columns); len(missing) > 0 {
 		return fault.New(fault.Usage, "check table",
 			fmt.Errorf("table %s lacks the columns %s; it has %s", c.Table, strings.Join(missing, ", "), strings.Join(cat.table.Columns, ", ")),
-			"map them under table.columns, or add them to the table")
+			fmt.Sprintf("correct %s, or add them to the table", c.askedBy(missing)))
 	}
 	return cat.checkColumns(c)
+}
+
+// askedBy names the settings that ask for the columns.
+func (c Config) askedBy(columns []string) string {
+	if c.AskedBy == nil {
+		return "table.columns"
+	}
+	var settings []string
+	for _, column := range columns {
+		if s := c.AskedBy(column); s != "" && !slices.Contains(settings, s) {
+			settings = append(settings, s)
+		}
+	}
+	return cmp.Or(strings.Join(settings, " and "), "table.columns")
 }
 
 // checkColumns tells whether the stream shows the mapped columns as they are.

@@ -136,7 +136,7 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn, asked time.Time) error
 	case !covered:
 		w.found(fault.New(fault.SlotLost, "watch publication",
 			fmt.Errorf("publication %q no longer publishes table %s (dropped, dropped and created again, or taken out)", c.Publication, c.Table),
-			fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s; rows inserted before that are not sent: insert them again, for `outbox-cdc recover` is not built yet",
+			fmt.Sprintf("stop every relay of this slot and run `outbox-cdc recover`: it adds the table and sends the rows that are in it. If those need not be sent: ALTER PUBLICATION %s ADD TABLE %s",
 				ident(c.Publication), c.Table.quoted())))
 	case !streaming:
 		w.found(fault.New(fault.Unreachable, "watch the server",

@@ -87,6 +87,16 @@ type Event struct {
 	Size       int // bytes that the event is counted with while it is in flight: its values and EventOverhead
 }
 
+// FromTable returns the event of a row that was read from the table instead of
+// the WAL: it has no LSN, and seq orders it. values alias what is given.
+func FromTable(rel *Relation, values [][]byte, seq int, now time.Time) Event {
+	size := EventOverhead
+	for _, v := range values {
+		size += len(v)
+	}
+	return Event{Row: Row{Relation: rel, Values: values}, Seq: seq, CommitTime: now, Size: size}
+}
+
 // EventOverhead is what an event in flight costs in memory besides its values, in bytes.
 const EventOverhead = 512
 

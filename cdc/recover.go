@@ -1,0 +1,319 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// RecoverOptions say which rows Recover publishes, and in which order.
+type RecoverOptions struct {
+	// Since leaves out rows whose Timestamp column is older; zero: all rows.
+	Since time.Time
+	// Timestamp and Order are columns, or empty. Rows come by Order, else by
+	// Timestamp, else as the table holds them. That is the order of the commits
+	// as far as the columns know it: best effort.
+	Timestamp string
+	Order     string
+	// ReplaceSlot drops the slot even though it looks usable: what it has not
+	// sent yet and the table no longer holds is given up.
+	ReplaceSlot bool
+}
+
+// Recovery is what Recover would do, as PlanRecover found it.
+type Recovery struct {
+	Rows        int64  `json:"rows"`        // that would be published
+	Publication string `json:"publication"` // "keep", "create" or "repair"
+	Slot        string `json:"slot"`        // "keep", "create" or "replace"
+	OrderedBy   string `json:"ordered_by"`
+	Problem     string `json:"problem,omitempty"` // what run would say; empty when it could stream
+}
+
+// What a recovery does with the publication and the slot.
+const (
+	planKeep    = "keep"
+	planRepair  = "repair"
+	planCreate  = "create"
+	planReplace = "replace"
+)
+
+// recovery is a recovery under way.
+type recovery struct {
+	config  Config
+	options RecoverOptions
+	conn    *pgx.Conn
+	cat     catalog
+	plan    Recovery
+}
+
+// PlanRecover reads what Recover would do, and changes nothing.
+func PlanRecover(ctx context.Context, c Config, o RecoverOptions) (Recovery, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return Recovery{}, err
+	}
+	conn, err := connectSQL(ctx, c.URL)
+	if err != nil {
+		return Recovery{}, err
+	}
+	defer closeSQL(conn)
+	v := recovery{config: c, options: o, conn: conn}
+	err = v.look(ctx)
+	return v.plan, err
+}
+
+// Recover publishes the table's rows to the relay's sink, with a new slot when
+// the old one is lost, and returns how many it published. Run streams on from
+// there. Nothing that the table holds is skipped; what had been published
+// before is published again.
+//
+// Before anything else the publication is marked as recovering, and only
+// behind the last acknowledgement as ready: Recover can be stopped at any step
+// and started again, and Run refuses to stream in between. Use the Relay for
+// this alone.
+func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
+	conn, err := connectSQL(ctx, r.config.URL)
+	if err != nil {
+		return 0, err
+	}
+	defer closeSQL(conn)
+	v := recovery{config: r.config, options: o, conn: conn}
+	if err := v.alone(ctx); err != nil {
+		return 0, err
+	}
+	if err := v.look(ctx); err != nil {
+		return 0, err
+	}
+	if err := v.mark(ctx); err != nil {
+		return 0, err
+	}
+	if err := v.snapshot(ctx); err != nil {
+		return 0, err
+	}
+	n, err := r.publishRows(ctx, &v)
+	if err != nil {
+		return n, err
+	}
+	return n, v.done(ctx)
+}
+
+// alone makes sure that no other recovery of the slot is at work.
+func (v *recovery) alone(ctx context.Context) error {
+	var mine bool
+	err := v.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtext('outbox-cdc recover'), hashtext($1))", v.config.Slot).Scan(&mine)
+	switch {
+	case err != nil:
+		return postgresError("lock", err)
+	case !mine:
+		return fault.New(fault.Unexpected, "recover", fmt.Errorf("another recovery of slot %q is at work", v.config.Slot), "wait for it to end")
+	}
+	return nil
+}
+
+// look reads how things stand, makes the plan and counts the rows.
+func (v *recovery) look(ctx context.Context) error {
+	c := v.config
+	cat, err := readCatalog(ctx, v.conn, c)
+	if err != nil {
+		return err
+	}
+	v.cat = cat
+	if err := cat.checkServer(); err != nil {
+		return err
+	}
+	if err := cat.checkTable(c); err != nil {
+		return err
+	}
+	if err := v.checkOptions(); err != nil {
+		return err
+	}
+	if err := v.choose(); err != nil {
+		return err
+	}
+	v.plan.OrderedBy = v.order()
+	sql, args := v.selectFrom("count(*)")
+	if err := v.conn.QueryRow(ctx, sql, args...).Scan(&v.plan.Rows); err != nil {
+		return v.unreadable("count rows", err)
+	}
+	return nil
+}
+
+// checkOptions tells whether the columns that rows are chosen and ordered by
+// are there. Without the timestamp column the table's own order has to do.
+func (v *recovery) checkOptions() error {
+	o, columns := &v.options, v.cat.table.Columns
+	if o.Order != "" && !slices.Contains(columns, o.Order) {
+		return fault.New(fault.Usage, "recover", fmt.Errorf("table %s has no column %q to order by; it has %s", v.config.Table, o.Order, strings.Join(columns, ", ")),
+			"correct table.columns.order")
+	}
+	if slices.Contains(columns, o.Timestamp) {
+		return nil
+	}
+	if !o.Since.IsZero() {
+		return fault.New(fault.Usage, "recover", fmt.Errorf("table %s has no column %q to tell which rows are since %s; it has %s",
+			v.config.Table, o.Timestamp, o.Since.Format(time.RFC3339), strings.Join(columns, ", ")),
+			"set table.columns.timestamp, or leave out --since")
+	}
+	o.Timestamp = ""
+	return nil
+}
+
+// choose decides what happens with publication and slot. A usable slot is kept:
+// it may hold rows that the table no longer has.
+func (v *recovery) choose() error {
+	c, s, p := v.config, v.cat.slot, v.cat.publication
+	if _, err := v.cat.nextStep(c, false); err != nil {
+		v.plan.Problem = err.Error()
+	}
+	v.plan.Publication, v.plan.Slot = planKeep, planKeep
+	switch {
+	case p == nil:
+		v.plan.Publication = planCreate
+	case !p.Owned:
+		return fault.New(fault.Unexpected, "recover", fmt.Errorf("publication %q belongs to another role than %q", c.Publication, v.cat.server.Role),
+			"run `outbox-cdc recover` as the publication's owner, with REPLICATION")
+	case v.cat.usablePublication(c) != nil:
+		v.plan.Publication = planRepair
+	}
+	switch {
+	case s == nil:
+		v.plan.Slot = planCreate
+	case s.Active:
+		return fault.New(fault.Unexpected, "recover", fmt.Errorf("pid %d holds slot %q", s.ActivePID, c.Slot),
+			"stop every relay of this slot first; they refuse to stream until the recovery has ended")
+	case v.options.ReplaceSlot, p == nil, s.lost(), p != nil && replaces(p.Comment) == s.ConfirmedLSN && s.ConfirmedLSN != 0:
+		v.plan.Slot = planReplace
+	}
+	if err := v.cat.usableSlot(c); err != nil && !(s != nil && s.lost()) {
+		return err
+	}
+	return nil
+}
+
+// replacesPrefix precedes, in the comment, the confirmed position of a slot
+// that looks usable and is to be replaced: a slot that stands elsewhere is its
+// successor already.
+const replacesPrefix = "instead of the slot at "
+
+func replaces(comment string) pglogrepl.LSN {
+	_, text, _ := strings.Cut(comment, replacesPrefix)
+	lsn, err := pglogrepl.ParseLSN(text)
+	if err != nil {
+		return 0
+	}
+	return lsn
+}
+
+// mark writes down that a recovery has begun, and makes the publication cover the table.
+func (v *recovery) mark(ctx context.Context) error {
+	c := v.config
+	comment := string(recovering)
+	if v.plan.Slot == planReplace && !v.cat.slot.lost() {
+		comment += " " + replacesPrefix + v.cat.slot.ConfirmedLSN.String()
+	}
+	sql := commentSQL(c, mark(comment))
+	if v.plan.Publication == planCreate {
+		sql = createPublicationSQL(c) + ";" + sql // in one transaction
+	}
+	if err := exec(ctx, v.conn, "mark publication", sql); err != nil {
+		return err
+	}
+	if v.plan.Publication == planRepair {
+		set := fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert', publish_via_partition_root = true)", ident(c.Publication))
+		if !v.cat.publication.Covers {
+			set += fmt.Sprintf("; ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted())
+		}
+		if err := exec(ctx, v.conn, "repair publication", set); err != nil {
+			return err
+		}
+	}
+	// A relay that took the slot before the mark was there sees it now and lets go.
+	cat, err := readCatalog(ctx, v.conn, c)
+	switch {
+	case err != nil:
+		return err
+	case cat.slot != nil && cat.slot.Active:
+		return fault.New(fault.Unexpected, "recover", fmt.Errorf("pid %d took slot %q just now", cat.slot.ActivePID, c.Slot),
+			"stop every relay of this slot and start `outbox-cdc recover` again")
+	}
+	v.cat = cat
+	return cat.usablePublication(c)
+}
+
+// snapshot begins a transaction that sees what was committed when the slot was
+// created: neither is a row missing from both, nor is one in both of a new slot.
+// For a slot that is kept a temporary one gives the snapshot. Its creation
+// waits for every transaction that is open: one that inserted before the
+// publication was repaired is then seen by the snapshot.
+func (v *recovery) snapshot(ctx context.Context) error {
+	c := v.config
+	if v.plan.Slot == planReplace {
+		if err := exec(ctx, v.conn, "drop slot", fmt.Sprintf("SELECT pg_drop_replication_slot(%s)", literal(c.Slot))); err != nil {
+			return err
+		}
+	}
+	exporter, err := connectReplication(ctx, c.URL)
+	if err != nil {
+		return err
+	}
+	defer func() { // the snapshot has been taken over, or is of no use
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = exporter.Close(closing)
+	}()
+	stop := watchBlockers(ctx, c, exporter.PID())
+	name, err := exportSnapshot(ctx, exporter, v.createSlotSQL())
+	stop()
+	if err != nil {
+		return err
+	}
+	return exec(ctx, v.conn, "take over snapshot",
+		"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+literal(name))
+}
+
+// createSlotSQL is the replication command that creates the slot, or a temporary one beside a slot that is kept:
+// https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-CREATE-REPLICATION-SLOT
+func (v *recovery) createSlotSQL() string {
+	name, temporary, failover := ident(v.config.Slot), "", ", FAILOVER"
+	if v.plan.Slot == planKeep {
+		name, temporary, failover = ident(fmt.Sprintf("outbox_cdc_recover_%d", v.conn.PgConn().PID())), " TEMPORARY", ""
+	}
+	switch version := v.cat.server.Version; {
+	case version < 150000:
+		return fmt.Sprintf("CREATE_REPLICATION_SLOT %s%s LOGICAL pgoutput EXPORT_SNAPSHOT", name, temporary)
+	case version < 170000:
+		failover = ""
+	}
+	return fmt.Sprintf("CREATE_REPLICATION_SLOT %s%s LOGICAL pgoutput (SNAPSHOT 'export'%s)", name, temporary, failover)
+}
+
+// exportSnapshot runs the command and returns the name of the snapshot, which
+// lasts until the connection is used again.
+func exportSnapshot(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", postgresError("create replication slot", err)
+	}
+	const snapshotName = 2 // of slot_name, consistent_point, snapshot_name, output_plugin
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) <= snapshotName {
+		return "", fault.New(fault.Unexpected, "create replication slot", errors.New("the server exported no snapshot"), "")
+	}
+	return string(results[0].Rows[0][snapshotName]), nil
+}
+
+// done ends the transaction and lets Run stream on.
+func (v *recovery) done(ctx context.Context) error {
+	if err := exec(ctx, v.conn, "end snapshot", "COMMIT"); err != nil {
+		return err
+	}
+	return setMark(ctx, v.conn, v.config, ready)
+}
