@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -30,9 +29,6 @@ Examples:
     outbox-cdc check --config relay.yaml --json` + configHelp
 }
 
-// checkTimeout bounds each side. startup_timeout may shorten it.
-const checkTimeout = 20 * time.Second
-
 // checkReport is what --json prints.
 type checkReport struct {
 	OK       bool            `json:"ok"`
@@ -42,12 +38,8 @@ type checkReport struct {
 
 // Run checks both sides at the same time.
 func (c *checkCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
-	l, err := c.load(a, line)
+	l, _, err := c.begin(ctx, a, line, bothSides)
 	if err != nil {
-		return err
-	}
-	a.warn(l)
-	if err := l.requireURL(); err != nil {
 		return err
 	}
 	builder, err := l.builder()
@@ -58,15 +50,11 @@ func (c *checkCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := l.lookContext(ctx)
 	defer cancel()
-	if l.StartupTimeout > 0 && l.StartupTimeout < checkTimeout {
-		ctx, cancel = context.WithTimeout(ctx, l.StartupTimeout)
-		defer cancel()
-	}
 	r := checkReport{}
 	var sides sync.WaitGroup
-	sides.Go(func() { r.Postgres = cdc.Check(ctx, l.relayConfig(builder.RequiredColumns(), nil)) })
+	sides.Go(func() { r.Postgres = cdc.Check(ctx, l.relayConfig(builder, nil)) })
 	sides.Go(func() { r.Kafka = checkKafka(ctx, kafka, builder) })
 	sides.Wait()
 	return a.printFindings(r, c.JSON)

@@ -16,6 +16,7 @@ import (
 
 // app is what commands have of the process.
 type app struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	environ        []string
 }
@@ -26,6 +27,7 @@ type cli struct {
 	Init    initCmd    `cmd:"" help:"Create table, publication and slot, or print the SQL that does."`
 	Check   checkCmd   `cmd:"" help:"Look over both sides before the first start, or after trouble."`
 	Status  statusCmd  `cmd:"" help:"Show the slot, its lag and the WAL that it retains."`
+	Recover recoverCmd `cmd:"" help:"After slot loss: send the rows that the table holds, with a new slot if need be."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 	demoCommand
 }
@@ -118,22 +120,6 @@ func helpHint(args []string) string {
 	return "`outbox-cdc --help` lists the commands"
 }
 
-// load reads the configuration for a command whose line was parsed.
-func (f *configFlags) load(a *app, line *kong.Context) (*loaded, error) {
-	from := sources{File: f.File, Environ: a.environ, Flags: map[string]reflect.Value{}}
-	if from.File == "" {
-		from.File = lookupEnv(a.environ, configEnv)
-	}
-	for _, s := range settings() {
-		for _, p := range line.Path {
-			if p.Flag != nil && p.Flag.Name == s.Flag() {
-				from.Flags[s.Key] = s.In(&f.Settings)
-			}
-		}
-	}
-	return load(from)
-}
-
 // lookupEnv returns the value of a variable in environ, the last of several, as os.Getenv would.
 func lookupEnv(environ []string, name string) string {
 	value := ""
@@ -143,13 +129,6 @@ func lookupEnv(environ []string, name string) string {
 		}
 	}
 	return value
-}
-
-// warn prints a configuration's warnings, for commands whose standard error a person reads.
-func (a *app) warn(l *loaded) {
-	for _, w := range l.Warnings {
-		fmt.Fprintf(a.stderr, "outbox-cdc: warning: %s\nhint: %s\n", w.Text, w.Hint)
-	}
 }
 
 // getenv is lookupEnv of the app's own environment.

@@ -70,7 +70,7 @@ type ColumnsConfig struct {
 	DataVersion   string `name:"data-version" default:"data_version" help:"Column of the payload's schema version."`
 	Traceparent   string `name:"traceparent" default:"traceparent" help:"Column of the W3C trace context."`
 	Partition     string `name:"partition" hidden:"" built:"" help:"Column of the partition number. Not built yet." placeholder:"COLUMN"`
-	Order         string `name:"order" hidden:"" built:"" help:"Column that orders recovered rows. Not built yet." placeholder:"COLUMN"`
+	Order         string `name:"order" help:"Column that orders recovered rows; empty: the timestamp." placeholder:"COLUMN"`
 }
 
 // RouteConfig chooses the topic.

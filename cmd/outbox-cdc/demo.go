@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv"
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
@@ -62,7 +63,10 @@ func (d *demo) startServers(ctx context.Context) error {
 	if d.postgres, err = devenv.StartPostgres(ctx, devenv.PostgresOptions{}); err != nil {
 		return fault.New(fault.Unexpected, "start postgres", err, "install PostgreSQL 14 or later, or allow access to Maven Central for its download")
 	}
-	if d.kafka, err = devenv.StartKfake(devenv.KfakeOptions{Partitions: 3}); err != nil {
+	// With its topics, as an operator creates them: otherwise the first events
+	// wait until they are made, and the latencies shown are Kafka's.
+	topics := kfake.SeedTopics(3, demoTopics...)
+	if d.kafka, err = devenv.StartKfake(devenv.KfakeOptions{Options: []kfake.Opt{topics}}); err != nil {
 		return fault.New(fault.Unexpected, "start kafka", err, "")
 	}
 	d.show.say("PostgreSQL %s at %s, an in-process Kafka at %s", d.postgres.Version(), d.postgres.Addr(), d.kafka.Addrs()[0])

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -110,12 +109,5 @@ func TestSchemaIsTheOneThatInitCreates(t *testing.T) {
 	t.Parallel()
 	if readTree(t, "testdata/schema.sql") != readTree(t, "cdc/schema.sql") {
 		t.Error("testdata/schema.sql and cdc/schema.sql differ")
-	}
-}
-
-func TestCIScriptIsBash(t *testing.T) {
-	t.Parallel()
-	if out, err := exec.CommandContext(t.Context(), "bash", "-n", "../../.ci/run").CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -27,11 +27,14 @@ Examples:
 
 // Run sets up the Postgres side.
 func (c *initCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
-	l, err := c.load(a, line)
+	sides := postgresOnly
+	if c.PrintSQL {
+		sides = nil
+	}
+	l, log, err := c.begin(ctx, a, line, sides)
 	if err != nil {
 		return err
 	}
-	a.warn(l)
 	if c.PrintSQL {
 		// The SQL depends on names only; a URL is not asked for.
 		if l.Postgres.URL == "" {
@@ -44,14 +47,11 @@ func (c *initCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
 		_, err = fmt.Fprint(a.stdout, sql)
 		return err
 	}
-	if err := l.requireURL(); err != nil {
-		return err
-	}
 	builder, err := l.builder()
 	if err != nil {
 		return err
 	}
-	report, err := cdc.Init(ctx, l.relayConfig(builder.RequiredColumns(), newLogger(a.stderr, LogConfig{Level: "warn", Format: "text"})))
+	report, err := cdc.Init(ctx, l.relayConfig(builder, log))
 	for _, thing := range report.Existing {
 		fmt.Fprintln(a.stdout, "exists  ", thing)
 	}
@@ -59,7 +59,7 @@ func (c *initCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
 		fmt.Fprintln(a.stdout, "created ", thing)
 	}
 	if err == nil && report.Rows > 0 {
-		fmt.Fprintf(a.stdout, "\n%d rows were in the table before the slot. `outbox-cdc run` sends what is committed from now on, not those.\n", report.Rows)
+		fmt.Fprintf(a.stdout, "\n%d rows were in the table before the slot. `outbox-cdc run` sends what is committed from now on;\n`outbox-cdc recover` sends those.\n", report.Rows)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
@@ -28,6 +29,7 @@ type sources struct {
 	File    string                   // path; may be empty
 	Environ []string                 // as os.Environ
 	Flags   map[string]reflect.Value // by key; those given on the command line
+	Sides   []string                 // sections whose secrets are needed
 }
 
 // load reads all layers: a flag overrides the environment, that the file, that the default.
@@ -48,7 +50,7 @@ func load(from sources) (*loaded, error) {
 	if err := l.flags(from.Flags); err != nil {
 		return nil, err
 	}
-	if err := l.secrets(); err != nil {
+	if err := l.secrets(from.Sides); err != nil {
 		return nil, err
 	}
 	return l, l.validate()
@@ -92,11 +94,12 @@ func (l *loaded) merge(set map[string]string) error {
 	return nil
 }
 
-// secrets reads the files that hold secrets. One line break at the end is not part of a secret.
-func (l *loaded) secrets() error {
+// secrets reads the files that hold secrets of these sections. One line break at the end is not part of a secret.
+func (l *loaded) secrets(sections []string) error {
 	for _, s := range settings() {
 		key, path := s.FileOf(), s.In(&l.Config).String()
-		if key == "" || path == "" {
+		section, _, _ := strings.Cut(key, ".")
+		if key == "" || path == "" || !slices.Contains(sections, section) {
 			continue
 		}
 		op := "read " + s.Key

@@ -36,7 +36,7 @@ func loadGiven(t *testing.T, g given) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	return grammar.load(a, line)
+	return grammar.load(t.Context(), a, line, bothSides)
 }
 
 func mustLoad(t *testing.T, g given) *loaded {
@@ -202,7 +202,6 @@ func TestRefused(t *testing.T) {
 		"debezium format":  {given{yaml: "format: debezium"}, "format: debezium", "use cloudevents-binary or plain"},
 		"oauth":            {given{yaml: "kafka: {sasl: {mechanism: OAUTHBEARER}}"}, "kafka.sasl.mechanism: OAUTHBEARER", "SCRAM-SHA-512"},
 		"partition column": {given{yaml: "table: {columns: {partition: p}}"}, "table.columns.partition: p", "empty"},
-		"order column":     {given{yaml: "table: {columns: {order: o}}"}, "table.columns.order: o", "empty"},
 
 		"on_poison":      {given{args: []string{"--on-poison=foo"}}, `on_poison is "foo" (--on-poison)`, "use stop; not built yet: dead_letter"},
 		"format":         {given{yaml: "format: avro"}, `format is "avro"`, "use cloudevents-binary or plain; not built yet: cloudevents-structured, debezium"},
@@ -386,16 +385,5 @@ func TestDeadLetterTopicWithoutEffect(t *testing.T) {
 	l := mustLoad(t, given{yaml: "dead_letter_topic: dlq"})
 	if len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0].Text, "no effect") {
 		t.Errorf("warnings %v", l.Warnings)
-	}
-}
-
-func TestRepeatedFlags(t *testing.T) {
-	t.Parallel()
-	l := mustLoad(t, given{args: []string{"--kafka-brokers=a:1,b:2", "--kafka-brokers=c:3", "--postgres-slot=x", "--postgres-slot=y"}})
-	if got := l.Kafka.Brokers; !reflect.DeepEqual(got, []string{"c:3"}) {
-		t.Errorf("brokers %v: the last flag counts, as for every other setting", got)
-	}
-	if l.Postgres.Slot != "y" {
-		t.Errorf("slot %q", l.Postgres.Slot)
 	}
 }

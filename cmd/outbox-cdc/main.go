@@ -13,25 +13,35 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
-
-// run executes one command. The first SIGINT or SIGTERM asks it to stop, and
-// `outbox-cdc run` then drains; the second cuts that short.
-func run(args []string) int {
+func main() {
+	// Before anything else: until then a signal would end the process by its
+	// default action, with a code that is none of ours.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	os.Exit(run(signals, os.Args[1:]))
+}
+
+// run executes one command. The first SIGINT or SIGTERM asks it to stop, and
+// `outbox-cdc run` then drains; a later one cuts that short.
+func run(signals <-chan os.Signal, args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 
-	a := &app{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}
 	done := make(chan error, 1)
 	go func() { done <- a.execute(ctx, args) }()
 	return report(a.stderr, supervise(signals, stop, done))
 }
+
+// burst is how long after the first signal more of them mean the same: some
+// supervisors signal the process group and the process, and a shell's trap
+// forwards what the terminal has sent to everyone already.
+const burst = 500 * time.Millisecond
 
 // supervise waits for the command's outcome.
 func supervise(signals <-chan os.Signal, stop func(), done <-chan error) error {
@@ -41,12 +51,17 @@ func supervise(signals <-chan os.Signal, stop func(), done <-chan error) error {
 	case <-signals:
 		stop()
 	}
-	select {
-	case err := <-done:
-		return err
-	case s := <-signals:
-		return fault.New(fault.Unexpected, "stop", fmt.Errorf("cut short by a second signal (%v)", s),
-			"what was not acknowledged yet is sent again at the next start")
+	for first := time.Now(); ; {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			if time.Since(first) < burst {
+				continue
+			}
+			return fault.New(fault.Unexpected, "stop", fmt.Errorf("cut short by a second signal (%v)", s),
+				"what was not acknowledged yet is sent again at the next start")
+		}
 	}
 }
 
@@ -55,7 +70,8 @@ func report(w io.Writer, err error) int {
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, context.Canceled) && fault.KindOf(err) == fault.Unexpected {
+	// Only a signal cancels. What it interrupted may call that unreachable.
+	if kind := fault.KindOf(err); errors.Is(err, context.Canceled) && (kind == fault.Unexpected || kind == fault.Unreachable) {
 		err = errors.New("stop: interrupted")
 	}
 	fmt.Fprintf(w, "outbox-cdc: %v\n", err)

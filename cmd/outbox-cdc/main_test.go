@@ -8,8 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
@@ -64,6 +67,7 @@ func TestReport(t *testing.T) {
 		"clean":       {nil, 0, ""},
 		"plain":       {errors.New("write output: broken pipe"), 1, "outbox-cdc: write output: broken pipe\n"},
 		"interrupted": {fmt.Errorf("check: %w", context.Canceled), 1, "outbox-cdc: stop: interrupted\n"},
+		"unreached":   {fault.New(fault.Unreachable, "connect", context.Canceled, "look"), 1, "outbox-cdc: stop: interrupted\n"},
 		"usage":       {fault.New(fault.Usage, "read x", errors.New("no"), "try y"), 2, "outbox-cdc: read x: no\nhint: try y\n"},
 		"poison":      {fault.New(fault.Poison, "publish", errors.New("too large"), ""), 3, "outbox-cdc: publish: too large\n"},
 		"slot lost":   {fault.New(fault.SlotLost, "open slot", errors.New("gone"), "recover"), 4, "outbox-cdc: open slot: gone\nhint: recover\n"},
@@ -83,18 +87,46 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestSuperviseSecondSignalCuts(t *testing.T) {
+// TestSuperviseCuts: of a burst only the first signal counts; one that comes later cuts.
+func TestSuperviseCuts(t *testing.T) {
 	t.Parallel()
-	signals := make(chan os.Signal, 2)
-	signals <- syscall.SIGTERM
-	signals <- syscall.SIGTERM
-	stopped := false
-	err := supervise(signals, func() { stopped = true }, nil) // a command that never ends
-	if !stopped {
-		t.Error("the first signal did not ask the command to stop")
-	}
-	if fault.KindOf(err) != fault.Unexpected || !strings.Contains(err.Error(), "second signal") {
-		t.Errorf("got %v, want an unexpected error about a second signal", err)
+	for name, tc := range map[string]struct {
+		after []time.Duration // of the first signal, each later one
+		cut   time.Duration   // 0: not at all
+	}{
+		"one signal":             {nil, 0},
+		"two at once":            {[]time.Duration{0}, 0},
+		"a burst":                {[]time.Duration{0, time.Millisecond, 400 * time.Millisecond}, 0},
+		"a later one":            {[]time.Duration{600 * time.Millisecond}, 600 * time.Millisecond},
+		"a later one of a burst": {[]time.Duration{0, 300 * time.Millisecond, 2 * time.Second}, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const drained = 10 * time.Second
+				signals, done := make(chan os.Signal, 1+len(tc.after)), make(chan error, 1)
+				begun := time.Now()
+				var sender sync.WaitGroup
+				sender.Go(func() {
+					signals <- syscall.SIGTERM
+					for _, d := range tc.after {
+						time.Sleep(time.Until(begun.Add(d)))
+						signals <- syscall.SIGTERM
+					}
+				})
+				err := supervise(signals, func() { time.AfterFunc(drained, func() { done <- nil }) }, done)
+				took := time.Since(begun)
+				sender.Wait()
+				switch {
+				case tc.cut == 0 && (err != nil || took != drained):
+					t.Errorf("ended after %v with %v, want a clean stop after %v", took, err, drained)
+				case tc.cut != 0 && (err == nil || took != tc.cut):
+					t.Errorf("ended after %v with %v, want a cut after %v", took, err, tc.cut)
+				case tc.cut != 0 && (fault.KindOf(err) != fault.Unexpected || !strings.Contains(err.Error(), "second signal")):
+					t.Errorf("got %v, want an unexpected error about a second signal", err)
+				}
+			})
+		})
 	}
 }
 

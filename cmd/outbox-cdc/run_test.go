@@ -56,9 +56,11 @@ func startRelay(t *testing.T, env []string, args ...string) *relayProcess {
 	return p
 }
 
-// event reads the log up to the line of that event.
+// event reads the log up to the line of that event. A relay that does not
+// write it in time is killed, which ends the log.
 func (p *relayProcess) event(t *testing.T, name string) map[string]any {
 	t.Helper()
+	defer time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() }).Stop()
 	for p.log.Scan() {
 		var line map[string]any
 		if err := json.Unmarshal(p.log.Bytes(), &line); err != nil {

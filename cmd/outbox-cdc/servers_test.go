@@ -25,14 +25,18 @@ func TestWithServers(t *testing.T) {
 	kafka := devtest.Kfake(t, devenv.KfakeOptions{})
 	brokers := strings.Join(kafka.Addrs(), ",")
 	for name, test := range map[string]func(*testing.T, *site){
-		"lifecycle":         testLifecycle,
-		"stdout":            testStdout,
-		"no init":           testNoInit,
-		"lost slot":         testLostSlot,
-		"poison":            testPoison,
-		"wrong password":    testWrongPassword,
-		"kafka unreachable": testKafkaUnreachable,
-		"missing column":    testMissingColumn,
+		"lifecycle":           testLifecycle,
+		"stdout":              testStdout,
+		"no init":             testNoInit,
+		"lost slot":           testLostSlot,
+		"poison":              testPoison,
+		"wrong password":      testWrongPassword,
+		"kafka unreachable":   testKafkaUnreachable,
+		"missing column":      testMissingColumn,
+		"first start refused": testFirstStartRefused,
+		"neither side":        testFirstStartWithNeitherSide,
+		"first start waits":   testFirstStartWaits,
+		"slot without kafka":  testSlotWithoutKafka,
 	} {
 		// Not parallel: slots of one server wait for each other's transactions.
 		t.Run(name, func(t *testing.T) { test(t, newSite(t, postgres, brokers)) })

@@ -29,22 +29,15 @@ Examples:
     outbox-cdc status --config relay.yaml --json` + configHelp
 }
 
-// statusTimeout bounds the whole command.
-const statusTimeout = 20 * time.Second
-
 // Run prints the slot's status.
 func (c *statusCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
-	l, err := c.load(a, line)
+	l, log, err := c.begin(ctx, a, line, postgresOnly)
 	if err != nil {
 		return err
 	}
-	a.warn(l)
-	if err := l.requireURL(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	ctx, cancel := l.lookContext(ctx)
 	defer cancel()
-	s, err := cdc.Inspect(ctx, l.relayConfig(nil, nil))
+	s, err := cdc.Inspect(ctx, l.relayConfig(nil, log))
 	if err != nil {
 		return err
 	}

@@ -12,21 +12,24 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/sink"
 )
 
-// relayConfig is the Postgres side. columns are those that the sink's mapping names.
-func (l *loaded) relayConfig(columns []string, log *slog.Logger) cdc.Config {
+// relayConfig is the Postgres side. b, if there is one, says which columns are needed.
+func (l *loaded) relayConfig(b *sink.Builder, log *slog.Logger) cdc.Config {
 	table, _ := l.tableName() // validated
-	return cdc.Config{
+	c := cdc.Config{
 		URL:            l.Postgres.URL,
 		Slot:           l.Postgres.Slot,
 		Publication:    l.Postgres.Publication,
 		Table:          table,
-		Columns:        columns,
 		StartupTimeout: l.StartupTimeout,
 		DrainTimeout:   max(l.DrainTimeout, 1), // 0 is "not at all" to the user, and the default to cdc
 		InFlightBytes:  int(l.Limits.InFlightBytes),
 		InFlightEvents: l.Limits.InFlightEvents,
 		Log:            log,
 	}
+	if b != nil {
+		c.Columns, c.AskedBy = b.RequiredColumns(), b.AskedBy
+	}
+	return c
 }
 
 // tableName splits schema.name; the schema may be left out.

@@ -86,7 +86,7 @@ func TestKafkaWiring(t *testing.T) {
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"partitions out of range": {"kafka: {create_topics: {partitions: 3000000000}}", "out of range"},
 		"replicas out of range":   {"kafka: {create_topics: {partitions: 1, replication_factor: 40000}}", "out of range"},
-		"TLS files without TLS":   {"kafka: {tls: {ca_file: /x}}", "tls"},
+		"TLS files without TLS":   {"kafka: {tls: {ca_file: /x}}", "not enabled"},
 	} {
 		l := mustLoad(t, given{yaml: "postgres: {url: postgres://db/app}\n" + tc.yaml})
 		b, err := l.builder()

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// between returns the part of text behind one mark and before the next.
+func between(t *testing.T, text, from, to string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(text, from)
+	part, _, ended := strings.Cut(rest, to)
+	if !found || !ended {
+		t.Fatalf("nothing between %q and %q", from, to)
+	}
+	return part
+}
+
+// TestReadme keeps true what README.md says of the command line.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	readme := readTree(t, "README.md")
+	if n := strings.Count(readme, "\n"); n > 220 {
+		t.Errorf("it has %d lines: who begins reads less", n)
+	}
+
+	file := writeFile(t, "relay.yaml", between(t, readme, "```yaml\n", "```"))
+	if got := runCommand(t, nil, "init", "--print-sql", "--config", file); got.code != 0 || got.stderr != "" {
+		t.Errorf("its configuration: exit code %d, %s", got.code, got.stderr)
+	}
+
+	var variables []string
+	for _, s := range settings() {
+		variables = append(variables, s.Env())
+	}
+	for _, name := range regexp.MustCompile(`OUTBOX_CDC_[A-Z_]+`).FindAllString(readme, -1) {
+		if !slices.Contains(variables, name) {
+			t.Errorf("%s is not a setting; the nearest is %s", name, nearest(name, variables))
+		}
+	}
+	help := runCommand(t, nil, "--help").stdout
+	for _, m := range regexp.MustCompile("(?:`|bin/)outbox-cdc ([a-z]+)").FindAllStringSubmatch(readme, -1) {
+		if !strings.Contains(help, "\n  "+m[1]+" ") {
+			t.Errorf("%s: there is no such command", m[0])
+		}
+	}
+	kinds := []fault.Kind{0, fault.Unexpected, fault.Usage, fault.Poison, fault.SlotLost, fault.Unreachable}
+	table := between(t, readme, "| exit code | means |\n|---|---|\n", "\n\n")
+	for i, row := range strings.Split(table, "\n") {
+		if i >= len(kinds) || !strings.HasPrefix(row, "| "+strconv.Itoa(int(kinds[i]))+" |") {
+			t.Errorf("exit codes: row %q", row)
+		}
+	}
+}
