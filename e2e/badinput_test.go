@@ -32,7 +32,7 @@ type badInput struct {
 	says    string // the beginning of the error
 	also    []string
 	mend    string // SQL that mends it: the same command then streams
-	mendRun bool   // `outbox-cdc init` as the superuser does
+	mendRun string // arguments of the command that mends it, run as the superuser
 }
 
 const roleSQL = `CREATE ROLE {name}_relay LOGIN REPLICATION PASSWORD '` + secret + `'; GRANT CREATE ON DATABASE {name} TO {name}_relay`
@@ -55,7 +55,7 @@ var badInputs = []badInput{
 	{name: "TLS that the server lacks", env: []string{"OUTBOX_CDC_POSTGRES_URL={tls}"}, code: 2, says: "connect to postgres: ", also: []string{"does not offer TLS"}},
 
 	// The database.
-	{name: "missing table", bare: true, code: 2, says: `check table: table public.outbox does not exist in database "{name}"`, also: []string{"outbox-cdc init"}, mendRun: true},
+	{name: "missing table", bare: true, code: 2, says: `check table: table public.outbox does not exist in database "{name}"`, also: []string{"outbox-cdc init"}, mendRun: "init"},
 	{name: "another table", env: []string{"OUTBOX_CDC_TABLE_NAME=app.events"}, code: 2, says: `check table: table app.events does not exist in database "{name}"`, also: []string{"table.name"}},
 	{name: "another table that is there", sql: `CREATE TABLE events (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`, env: []string{"OUTBOX_CDC_TABLE_NAME=events"}, code: 4,
 		says: `check publication: publication "outbox_cdc" does not publish table public.events`, also: []string{`ADD TABLE "public"."events"`, "outbox-cdc recover"}, mend: `ALTER PUBLICATION outbox_cdc ADD TABLE events`},
@@ -64,17 +64,21 @@ var badInputs = []badInput{
 		mend: `ALTER TABLE outbox ADD aggregate_id text, ADD event_type text, ADD payload jsonb`},
 	{name: "missing column that was asked for", env: []string{"OUTBOX_CDC_TABLE_COLUMNS_SUBJECT=topic_name"}, code: 2, says: "check table: table public.outbox lacks the columns topic_name;", also: []string{"table.columns"},
 		mend: `ALTER TABLE outbox ADD topic_name text`},
+	{name: "topic of a missing column", env: []string{"OUTBOX_CDC_ROUTE_TOPIC=events.{shop}"}, code: 2, says: "check table: table public.outbox lacks the columns shop;", also: []string{"route.topic"},
+		mend: `ALTER TABLE outbox ADD shop text`},
+	{name: "header of a missing column", env: []string{"OUTBOX_CDC_HEADERS_EXTRA=shop"}, code: 2, says: "check table: table public.outbox lacks the columns shop;", also: []string{"headers.extra"},
+		mend: `ALTER TABLE outbox ADD shop text`},
 	{name: "a view", bare: true, sql: `CREATE VIEW outbox AS SELECT 1 AS id`, code: 2, says: "check table: public.outbox is not a table"},
 	{name: "unlogged table", bare: true, sql: `CREATE UNLOGGED TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`, code: 2,
 		says: "check table: table public.outbox is unlogged", also: []string{"SET LOGGED"}, mend: `ALTER TABLE outbox SET LOGGED`},
 	{name: "role without REPLICATION", sql: roleSQL + `; ALTER ROLE {name}_relay NOREPLICATION`, env: []string{"OUTBOX_CDC_POSTGRES_URL={url}"}, code: 1,
 		says: "connect for replication: ", also: []string{"ALTER ROLE <role> REPLICATION"}, mend: `ALTER ROLE {name}_relay REPLICATION`},
 	{name: "role that may not create", bare: true, sql: roleSQL + `; CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`,
-		env: []string{"OUTBOX_CDC_POSTGRES_URL={url}"}, code: 1, says: "create publication: ", also: []string{"outbox-cdc init"}, mendRun: true},
+		env: []string{"OUTBOX_CDC_POSTGRES_URL={url}"}, code: 1, says: "create publication: ", also: []string{"outbox-cdc init"}, mendRun: "init"},
 	{name: "--no-init", bare: true, sql: `CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`, args: []string{"--no-init"}, code: 4,
-		says: `open slot: slot "{name}" does not exist, and --no-init forbids to create it`, also: []string{"outbox-cdc init"}, mendRun: true},
-	{name: "slot lost", sql: `SELECT pg_drop_replication_slot('{name}')`, code: 4, says: `open slot: slot "{name}" does not exist`, also: []string{"outbox-cdc recover"}},
-	{name: "publication lost", sql: `DROP PUBLICATION outbox_cdc`, code: 4, says: "check publication: ", also: []string{"outbox-cdc recover"}},
+		says: `open slot: slot "{name}" does not exist, and --no-init forbids to create it`, also: []string{"outbox-cdc init"}, mendRun: "init"},
+	{name: "slot lost", sql: `SELECT pg_drop_replication_slot('{name}')`, code: 4, says: `open slot: slot "{name}" does not exist`, also: []string{"outbox-cdc recover"}, mendRun: "recover --yes"},
+	{name: "publication lost", sql: `DROP PUBLICATION outbox_cdc`, code: 4, says: "check publication: ", also: []string{"outbox-cdc recover"}, mendRun: "recover --yes"},
 	{name: "slot of another plugin", bare: true, sql: `CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb); SELECT pg_create_physical_replication_slot('{name}')`, code: 4,
 		says: `open slot: slot "{name}" is a physical slot`, also: []string{"postgres.slot"}, mend: `SELECT pg_drop_replication_slot('{name}')`},
 
@@ -83,7 +87,7 @@ var badInputs = []badInput{
 	{name: "both unreachable", env: []string{"OUTBOX_CDC_KAFKA_BROKERS={closed}", "OUTBOX_CDC_POSTGRES_URL=postgres://relay:" + secret + "@{closed}/app", "OUTBOX_CDC_STARTUP_TIMEOUT=1s"}, code: 5, says: ""},
 	{name: "no broker", env: []string{"OUTBOX_CDC_KAFKA_BROKERS="}, code: 2, says: "read configuration: kafka.brokers (OUTBOX_CDC_KAFKA_BROKERS) must name at least one broker"},
 	{name: "broker that is a URL", env: []string{"OUTBOX_CDC_KAFKA_BROKERS=kafka://db:9092"}, code: 2, says: "configure: ", also: []string{"kafka://db:9092"}},
-	{name: "SASL without a password", env: []string{"OUTBOX_CDC_KAFKA_SASL_MECHANISM=PLAIN", "OUTBOX_CDC_KAFKA_SASL_USERNAME=relay"}, code: 2, says: "configure: kafka.sasl wants a user and a password"},
+	{name: "SASL without a password", env: []string{"OUTBOX_CDC_KAFKA_SASL_MECHANISM=PLAIN", "OUTBOX_CDC_KAFKA_SASL_USERNAME=relay"}, code: 2, says: "configure: SASL wants a user and a password", also: []string{"kafka.sasl.username"}},
 	{name: "CA file that is not there", env: []string{"OUTBOX_CDC_KAFKA_TLS_ENABLED=true", "OUTBOX_CDC_KAFKA_TLS_CA_FILE=/no/such/ca.pem"}, code: 2, says: "configure: kafka.tls.ca_file: ", also: []string{"/no/such/ca.pem"}},
 
 	// The configuration.
@@ -143,12 +147,12 @@ func TestBadInput(t *testing.T) {
 			if strings.Contains(r.Log()+r.Stdout(), secret) {
 				t.Errorf("the password is in the output:\n%s%s", r.Log(), r.Stdout())
 			}
-			if in.mend == "" && !in.mendRun {
+			if in.mend == "" && in.mendRun == "" {
 				return
 			}
 			s.execAll(fill(in.mend))
-			if in.mendRun {
-				s.init()
+			if in.mendRun != "" {
+				s.asSuperuser(strings.Fields(in.mendRun)...)
 			}
 			r = rig.Start(t, s.env, args...)
 			r.AwaitState("streaming")

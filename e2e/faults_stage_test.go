@@ -61,8 +61,14 @@ func bareStage(t *testing.T, pg *devenv.Postgres, brokers []string, env ...strin
 // init creates table, publication and slot, as the superuser.
 func (s *stage) init() {
 	s.t.Helper()
-	if r := rig.Start(s.t, append(s.env, "OUTBOX_CDC_POSTGRES_URL="+s.url), "init"); r.Wait(30*time.Second) != 0 {
-		s.t.Fatalf("init: %s", r.Log())
+	s.asSuperuser("init")
+}
+
+// asSuperuser runs a command to its end.
+func (s *stage) asSuperuser(args ...string) {
+	s.t.Helper()
+	if r := rig.Start(s.t, append(s.env, "OUTBOX_CDC_POSTGRES_URL="+s.url), args...); r.Wait(30*time.Second) != 0 {
+		s.t.Fatalf("%v: %s", args, r.Log())
 	}
 }
 
