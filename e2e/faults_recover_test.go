@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,20 +27,36 @@ func TestFaultRecoverLostSlot(t *testing.T) {
 	s.dropSlot()
 	s.refused()
 
-	const mark = "SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication"
-	kills := map[string]func() bool{
-		"marked": func() bool { return strings.Contains(one[string](s, mark), "recovering") },
-		"slot created": func() bool {
-			return one[bool](s, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", s.name)
-		},
-		"rows sent": func() bool { return fromTable(s.seen.Records()) > 0 },
+	const (
+		marked  = "SELECT coalesce(obj_description(oid, 'pg_publication'), '') LIKE '%recovering%' FROM pg_publication"
+		waiting = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active)"
+		created = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND NOT active)"
+	)
+	open := s.connect(s.url)
+	t.Cleanup(func() { _ = open.Close(context.Background()) })
+	if _, err := open.Exec(t.Context(), "BEGIN; SELECT pg_current_xact_id()"); err != nil { // the creation of a slot waits for it
+		t.Fatal(err)
 	}
-	for _, when := range []string{"marked", "slot created", "rows sent"} {
-		r := s.recovery()
-		rig.Eventually(t, 30*time.Second, when, kills[when])
-		r.Kill()
-		s.refused()
+	r = s.recovery()
+	rig.Eventually(t, 30*time.Second, "marked, and waiting for the transaction", func() bool { return one[bool](s, marked) && one[bool](s, waiting, s.name) })
+	r.Kill()
+	// The backend does not see that its client is gone while it waits.
+	s.exec(s.url, "SELECT pg_terminate_backend(active_pid, 30000) FROM pg_replication_slots WHERE slot_name = $1", s.name)
+	if err := open.Close(t.Context()); err != nil {
+		t.Fatal(err)
 	}
+	s.refused()
+
+	const slow = "OUTBOX_CDC_LIMITS_IN_FLIGHT_EVENTS=1" // a round trip a row: it is killed on its way
+	r = s.recovery(slow)
+	rig.Eventually(t, 30*time.Second, "slot created", func() bool { return one[bool](s, created, s.name) })
+	r.Kill()
+	s.refused()
+	before := fromTable(s.seen.Records())
+	r = s.recovery(slow)
+	rig.Eventually(t, 30*time.Second, "rows sent", func() bool { return fromTable(s.seen.Records()) > before })
+	r.Kill()
+	s.refused()
 	killed := fromTable(s.seen.Records())
 	for _, more := range []string{"--dry-run", "--since=1s"} { // neither changes anything: nobody says yes to the second
 		r = rig.Start(t, s.env, "recover", more)
@@ -63,10 +81,10 @@ func TestFaultRecoverLostSlot(t *testing.T) {
 		ids, len(records), fromTable(records), killed)
 }
 
-// recovery starts `outbox-cdc recover`.
-func (s *stage) recovery() *rig.Relay {
+// recovery starts `outbox-cdc recover`; env is added to the stage's.
+func (s *stage) recovery(env ...string) *rig.Relay {
 	s.t.Helper()
-	return rig.Start(s.t, s.env, "recover", "--yes")
+	return rig.Start(s.t, slices.Concat(s.env, env), "recover", "--yes")
 }
 
 // refused checks that a relay does not stream, and says how to recover.
