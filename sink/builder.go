@@ -232,7 +232,7 @@ var (
 func (b *Builder) setPlan(rel *decoder.Relation) error {
 	for _, c := range b.required {
 		if rel.Index(c) < 0 {
-			return fmt.Errorf("table %s.%s has no column %q: %w", rel.Namespace, rel.Name, c, errColumn)
+			return &columnError{table: rel.Namespace + "." + rel.Name, column: c}
 		}
 	}
 	p := plan{relation: rel, contentType: contentJSON}
@@ -256,5 +256,9 @@ func (b *Builder) setPlan(rel *decoder.Relation) error {
 	return nil
 }
 
-// errColumn marks an event whose table lacks a column that the configuration names.
-var errColumn = errors.New("it was dropped, renamed, or is not in the publication's column list")
+// columnError is of an event whose table lacks a column that the configuration names.
+type columnError struct{ table, column string }
+
+func (e *columnError) Error() string {
+	return fmt.Sprintf("table %s has no column %q: it was dropped, renamed, or is not in the publication's column list", e.table, e.column)
+}

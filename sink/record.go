@@ -299,8 +299,8 @@ func appendHex(dst []byte, n uint32) []byte {
 // poison returns the error of an event that no record can be made of.
 func (b *Builder) poison(ev *decoder.Event, cause error) error {
 	hint := "mend what writes the row; the relay goes no further until this event is out of its way"
-	if errors.Is(cause, errColumn) {
-		hint = "add the column to the table and the publication, or change table.columns, route.topic or headers.extra, which name it"
+	if missing, ok := errors.AsType[*columnError](cause); ok {
+		hint = fmt.Sprintf("add the column to the table and the publication, or change %s, which names it", b.AskedBy(missing.column))
 	}
 	if i := ev.Row.Relation.Index(b.columns[roleID]); b.rec.id == nil && i >= 0 && i < len(ev.Row.Values) {
 		b.rec.id = ev.Row.Values[i]
