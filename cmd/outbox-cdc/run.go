@@ -5,7 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-		"time"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,10 +72,10 @@ func (c *runCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
 
 // process is the parts of `outbox-cdc run`.
 type process struct {
-	relay  *cdc.Relay
-	sink   cdc.Sink
-	kafka  *sink.Kafka // nil with --stdout
-	http   *server     // nil without http.listen
+	relay *cdc.Relay
+	sink  cdc.Sink
+	kafka *sink.Kafka // nil with --stdout
+	http  *server     // nil without http.listen
 
 	connected chan struct{} // closed when Kafka has taken us in
 }
