@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -308,11 +309,7 @@ func (b *bed) all(c *rig.Consumer, topics ...string) []devenv.Record {
 			b.t.Fatalf("topic %s exists, want only %v", topic, topics)
 		}
 		for p := range int32(sharedPartitions) {
-			n, err := client.GetOffset(topic, p, sarama.OffsetNewest)
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			produced += int(n)
+			produced += b.end(client, topic, p)
 		}
 	}
 	rig.Eventually(b.t, 60*time.Second, fmt.Sprintf("%d records at the consumer", produced), func() bool {
@@ -320,4 +317,19 @@ func (b *bed) all(c *rig.Consumer, topics ...string) []devenv.Record {
 		return n >= produced
 	})
 	return c.Records()
+}
+
+// end returns the offset behind a partition's last record. A broker says for a
+// moment that it does not lead the partition of a topic that is new.
+func (b *bed) end(client sarama.Client, topic string, partition int32) int {
+	b.t.Helper()
+	var offset int64
+	var last error
+	rig.Eventually(b.t, 30*time.Second, "the end of a partition of "+topic, func() bool {
+		if offset, last = client.GetOffset(topic, partition, sarama.OffsetNewest); last != nil && !errors.Is(last, sarama.ErrNotLeaderForPartition) {
+			b.t.Fatalf("end of partition %d of %s: %v", partition, topic, last)
+		}
+		return last == nil
+	})
+	return int(offset)
 }
