@@ -11,6 +11,8 @@ GOLANGCI_LINT := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lin
 # Seconds, no server: these go first. All other packages follow.
 FAST_PACKAGES := ./decoder/... ./checkpoint/... ./internal/fault/...
 
+# What runs the tests: another runner takes the same flags behind its own.
+GOTEST    ?= $(GO) test
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
 
@@ -30,12 +32,12 @@ build: ## Build the static binary bin/outbox-cdc
 test: ## Vet and test everything, with real servers where they matter
 	$(GO) vet ./...
 	$(GO) vet -tags nodevenv ./cmd/...
-	$(GO) test -race -shuffle=on $(TESTFLAGS) $(FAST_PACKAGES)
-	$(GO) test -run Alloc $(TESTFLAGS) ./decoder ./checkpoint ./sink
-	$(GO) test -race -shuffle=on -timeout 30m $(TESTFLAGS) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(FAST_PACKAGES))")
+	$(GOTEST) -race -shuffle=on $(TESTFLAGS) $(FAST_PACKAGES)
+	$(GOTEST) -run Alloc $(TESTFLAGS) ./decoder ./checkpoint ./sink
+	$(GOTEST) -race -shuffle=on -timeout 30m $(TESTFLAGS) $$($(GO) list ./... | grep -vxF "$$($(GO) list $(FAST_PACKAGES))")
 
 test-long: fuzz ## Test what takes minutes: fuzzing, crash runs, every supported Postgres
-	$(GO) test -race -shuffle=on -timeout 90m -tags long -run '^TestLong' $(TESTFLAGS) ./...
+	$(GOTEST) -race -shuffle=on -timeout 90m -tags long -run '^TestLong' $(TESTFLAGS) ./...
 
 fuzz: ## Fuzz each target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \
