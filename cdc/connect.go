@@ -3,9 +3,11 @@ package cdc
 import (
 	"cmp"
 	"context"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,8 +96,22 @@ func connectSQL(ctx context.Context, text string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// connectReplication opens a walsender connection to the database.
-func connectReplication(ctx context.Context, text string) (*pgconn.PgConn, error) {
+// pulse is a connection that counts the bytes it reads: the first ones of a
+// long message are a sign of life, too, long before the message is complete.
+type pulse struct {
+	net.Conn
+	heard *atomic.Int64
+}
+
+func (p pulse) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	p.heard.Add(int64(n))
+	return n, err
+}
+
+// connectReplication opens a walsender connection to the database. What comes
+// over it is added to heard, in bytes.
+func connectReplication(ctx context.Context, text string, heard *atomic.Int64) (*pgconn.PgConn, error) {
 	parsed, err := pgx.ParseConfig(text) // as for the plain connection: it takes out what is not the server's
 	if err != nil {
 		return nil, badURL(err)
@@ -104,6 +120,14 @@ func connectReplication(ctx context.Context, text string) (*pgconn.PgConn, error
 	pin(c, text)
 	c.RuntimeParams["replication"] = "database"
 	c.RuntimeParams["wal_sender_timeout"] = walSenderTimeout
+	dial := c.DialFunc
+	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return pulse{conn, heard}, nil
+	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
 		return nil, postgresError("connect for replication", err)
@@ -117,7 +141,7 @@ func connectReplication(ctx context.Context, text string) (*pgconn.PgConn, error
 
 // tryReplication opens a walsender connection and closes it again.
 func tryReplication(ctx context.Context, c Config) error {
-	conn, err := connectReplication(ctx, c.URL)
+	conn, err := connectReplication(ctx, c.URL, new(atomic.Int64))
 	if err != nil {
 		return err
 	}

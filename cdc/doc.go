@@ -9,8 +9,8 @@
 // One goroutine owns the replication connection and runs the whole line
 // (line.go). Acknowledgements come back through one checkpoint.Tracker, the
 // only gate for progress. While the window is full the line stops reading and
-// keeps reporting. A second, plain connection watches the publication and the
-// server's health (watch.go).
+// keeps reporting. A second, plain connection watches the publication
+// (cover.go) and the server's health (watch.go).
 //
 // # Invariants
 //

@@ -23,6 +23,7 @@ type line struct {
 
 	tx        *checkpoint.Tx    // open transaction, or nil
 	events    int               // of it
+	outbox    uint32            // the table's OID
 	relation  *decoder.Relation // last one looked at,
 	ours      bool              // and whether it is the outbox
 	wantReply bool              // the server asked
@@ -123,7 +124,8 @@ func (l *line) publish(ev *decoder.Event) {
 	if ev.Row.Relation != l.relation {
 		l.relation = ev.Row.Relation
 		t := l.relay.config.Table
-		l.ours = l.relation.Namespace == t.Schema && l.relation.Name == t.Name
+		// By its OID it is known while it is renamed, by its name once another table has taken its place.
+		l.ours = l.relation.OID == l.outbox || l.relation.Namespace == t.Schema && l.relation.Name == t.Name
 	}
 	if !l.ours {
 		k.other.Add(1)
@@ -166,11 +168,11 @@ func (l *line) keepUp(now time.Time, reading bool) error {
 		return nil
 	}
 	ask := reading && now.Sub(s.lastAsk) >= statusInterval
-	if !reading {
-		s.asked = 0
+	if heard := s.heard.Load(); !reading || heard != s.quiet {
+		s.asked, s.quiet = 0, heard
 	}
 	if ask && s.asked >= 2 {
-		l.watch.silent(s.firstAsk) // two intervals without a word
+		l.watch.silent(suspicion{s.firstAsk, s.quiet}) // two intervals without a word
 	}
 	l.wantReply = false
 	if err := s.report(now, confirmed, ask); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -261,7 +262,7 @@ func (v *recovery) snapshot(ctx context.Context) error {
 			return err
 		}
 	}
-	exporter, err := connectReplication(ctx, c.URL)
+	exporter, err := connectReplication(ctx, c.URL, new(atomic.Int64))
 	if err != nil {
 		return err
 	}

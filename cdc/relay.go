@@ -31,6 +31,7 @@ type Relay struct {
 	counters   counters
 	histograms histograms
 
+	cover   *cover    // of the last session; nil: there was none
 	reached bool      // Postgres has answered once
 	worked  bool      // it has streamed, or stood by
 	nag     string    // trouble that was last logged,
@@ -219,7 +220,8 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			relay: r, stream: stream,
 			decoder: decoder.New(stream.timeline),
 			tracker: checkpoint.NewTracker(slot.ConfirmedLSN, r.window),
-			watch:   newWatch(r.config, stream),
+			watch:   newWatch(r.config, stream, r.cover),
+			outbox:  r.cover.table,
 		}, nil
 	}
 }
@@ -244,7 +246,12 @@ func (r *Relay) held(ctx context.Context, conn *pgx.Conn, s *stream) (*slot, err
 	if p != nil && readMark(p.Comment) == recovering {
 		return nil, unfinishedRecovery(r.config)
 	}
-	return slot, nil
+	cover, err := readCover(ctx, conn, r.config)
+	if err == nil && r.cover != nil {
+		err = cover.lost(r.config, r.cover)
+	}
+	r.cover = cover
+	return slot, err
 }
 
 const holderSQL = `

@@ -43,10 +43,12 @@ type stream struct {
 	lastSent time.Time     // of a report
 	lastAsk  time.Time     // of a report that asked for a reply
 	asked    int           // replies asked for since anything was heard,
-	firstAsk time.Time     // and when the first of these was
+	firstAsk time.Time     // when the first of these was,
+	quiet    int64         // and what heard was
 	deadline time.Time     // read deadline that is set
 	buf      []byte
 
+	heard       *atomic.Int64 // bytes that came
 	interrupted atomic.Bool
 }
 
@@ -60,11 +62,12 @@ type frame struct {
 // openStream starts replication where the slot stands. confirmed is the
 // slot's confirmed_flush_lsn (Invariant 8).
 func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream, error) {
-	conn, err := connectReplication(ctx, c.URL)
+	heard := new(atomic.Int64)
+	conn, err := connectReplication(ctx, c.URL, heard)
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{conn: conn, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
+	s := &stream{conn: conn, heard: heard, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
 	if err == nil {
 		s.timeline = system.Timeline
@@ -106,7 +109,6 @@ func (s *stream) receive(deadline time.Time) (frame, error) {
 			}
 			return frame{}, s.broken("receive", err)
 		}
-		s.asked = 0
 		switch msg := msg.(type) {
 		case *pgproto3.CopyData:
 			return s.parse(msg.Data)

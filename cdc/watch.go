@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,16 +33,27 @@ type watch struct {
 	walsender uint32 // its pid
 	// interrupt wakes the line to look at err.
 	interrupt func()
-	// suspect is told that the line hears nothing, since it first asked for a reply at that time.
-	suspect chan time.Time
+	suspect   chan suspicion
+	heard     *atomic.Int64 // by the line, in bytes
+	cover     *cover
 
 	mu  sync.Mutex
 	err error
 }
 
-// newWatch returns a watch; run does the work.
-func newWatch(c Config, s *stream) *watch {
-	return &watch{config: c, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan time.Time, 1)}
+// suspicion is that the connection has died: the line first asked for a reply
+// at asked, and has heard no byte since, nor heard more than so many in all.
+type suspicion struct {
+	asked time.Time
+	heard int64
+}
+
+// newWatch returns a watch; run does the work. cover is what the stream is to show.
+func newWatch(c Config, s *stream, cover *cover) *watch {
+	return &watch{
+		config: c, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan suspicion, 1),
+		heard: s.heard, cover: cover,
+	}
 }
 
 // Err returns why the line has to end, or nil.
@@ -61,11 +73,10 @@ func (w *watch) found(err error) {
 	w.interrupt()
 }
 
-// silent asks for a look at the walsender, now: it has not answered since it
-// was first asked to, at asked. It never blocks.
-func (w *watch) silent(asked time.Time) {
+// silent asks for a look at the walsender, now. It never blocks.
+func (w *watch) silent(s suspicion) {
 	select {
-	case w.suspect <- asked:
+	case w.suspect <- s:
 	default:
 	}
 }
@@ -73,15 +84,15 @@ func (w *watch) silent(asked time.Time) {
 // run watches until ctx ends. It takes over conn, and connects again when it is lost.
 func (w *watch) run(ctx context.Context, conn *pgx.Conn) {
 	for ctx.Err() == nil {
-		asked, err := w.listen(ctx, conn)
+		suspected, err := w.listen(ctx, conn)
 		if err == nil {
-			err = w.look(ctx, conn, asked)
+			err = w.look(ctx, conn, suspected)
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
 		closeSQL(conn)
-		if conn, err = w.reconnect(ctx, stopping(err), !asked.IsZero()); err != nil {
+		if conn, err = w.reconnect(ctx, stopping(err), w.silentStill(suspected)); err != nil {
 			if ctx.Err() == nil {
 				w.found(err)
 			}
@@ -91,15 +102,18 @@ func (w *watch) run(ctx context.Context, conn *pgx.Conn) {
 	closeSQL(conn)
 }
 
+// silentStill tells whether there is a suspicion that nothing has refuted.
+func (w *watch) silentStill(s suspicion) bool { return !s.asked.IsZero() && w.heard.Load() == s.heard }
+
 // listen waits for the next look, or for the server to end the connection. It
-// returns the time given to silent, or zero.
-func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (asked time.Time, err error) {
+// returns what was given to silent, or zero.
+func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (suspected suspicion, err error) {
 	waiting, cancel := context.WithTimeout(ctx, watchInterval)
 	defer cancel()
 	var waker sync.WaitGroup
 	waker.Go(func() {
 		select {
-		case asked = <-w.suspect:
+		case suspected = <-w.suspect:
 			cancel()
 		case <-waiting.Done():
 		}
@@ -110,12 +124,10 @@ func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (asked time.Time, er
 	if !conn.IsClosed() { // it was only time
 		err = nil
 	}
-	return asked, err
+	return suspected, err
 }
 
-const watchSQL = `
-SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3),
-       EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $4 AND active_pid = $5)`
+const streamingSQL = `, EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $4 AND active_pid = $5)`
 
 // replySQL says which of our status updates the walsender read last, by the
 // time that the update carries.
@@ -124,30 +136,34 @@ const replySQL = `SELECT reply_time FROM pg_stat_replication WHERE pid = $1`
 // look checks that the table is still published and that our walsender lives.
 // If the line hears nothing though it asked, the walsender may be busy with
 // WAL that is none of ours; but if it has read the question, its answer got lost.
-func (w *watch) look(ctx context.Context, conn *pgx.Conn, asked time.Time) error {
+func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	c := w.config
-	var covered, streaming bool
-	err := conn.QueryRow(ctx, watchSQL, c.Publication, c.Table.Schema, c.Table.Name, c.Slot, int64(w.walsender)).Scan(&covered, &streaming)
-	switch {
-	case err != nil:
+	var now cover
+	var streaming bool
+	err := conn.QueryRow(ctx, coverSQL+streamingSQL, c.Publication, c.Table.Schema, c.Table.Name, c.Slot, int64(w.walsender)).
+		Scan(append(now.fields(), &streaming)...)
+	if err != nil {
 		return postgresError("watch the server", err)
-	case !covered:
-		w.found(fault.New(fault.SlotLost, "watch publication",
-			fmt.Errorf("publication %q no longer publishes table %s (dropped, dropped and created again, or taken out)", c.Publication, c.Table),
-			fmt.Sprintf("stop every relay of this slot and run `outbox-cdc recover`: it adds the table and sends the rows that are in it. If those need not be sent: ALTER PUBLICATION %s ADD TABLE %s",
-				ident(c.Publication), c.Table.quoted())))
+	}
+	lost := now.lost(c, w.cover)
+	switch {
+	case lost != nil:
+		w.found(lost)
+	case now != *w.cover:
+		w.found(fault.New(fault.Unreachable, "watch publication", fmt.Errorf("publication %q was altered", c.Publication),
+			"the stream starts again, to be looked over; if it did not publish inserts for a moment, what was committed then was not streamed"))
 	case !streaming:
 		w.found(fault.New(fault.Unreachable, "watch the server",
 			fmt.Errorf("walsender %d no longer holds slot %q", w.walsender, c.Slot), ""))
-	case !asked.IsZero():
+	case w.silentStill(suspected):
 		var read *time.Time
 		err := conn.QueryRow(ctx, replySQL, int64(w.walsender)).Scan(&read)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return postgresError("watch the server", err)
 		}
-		if read != nil && !read.Before(asked.Truncate(time.Microsecond)) {
+		if read != nil && !read.Before(suspected.asked.Truncate(time.Microsecond)) && w.silentStill(suspected) {
 			w.found(fault.New(fault.Unreachable, "watch the server",
 				fmt.Errorf("nothing comes from walsender %d, though it was asked and has read that", w.walsender), ""))
 		}
@@ -180,8 +196,8 @@ func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-w.suspect:
-			suspected = true
+		case s := <-w.suspect:
+			suspected = w.silentStill(s)
 		case <-time.After(min(b.wait(), letGoAfter/5)):
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // tcpProxy stands between the relay and Postgres, and can fall silent as a
@@ -18,6 +19,7 @@ type tcpProxy struct {
 	target   string
 	wait     sync.WaitGroup
 	dead     atomic.Bool // connections made from now on are silent from their first byte
+	rate     int         // bytes a second to the client, of each connection; 0: as they come
 
 	mu    sync.Mutex
 	links []*proxyLink
@@ -111,13 +113,16 @@ func (p *tcpProxy) serve(client net.Conn) {
 	if !k.silent.Load() {
 		_, _ = server.Write(hello)
 	}
-	p.wait.Go(func() { k.copy(client, server) })
-	k.copy(server, client)
+	p.wait.Go(func() { k.copy(client, server, p.rate) })
+	k.copy(server, client, 0)
 }
 
 // copy forwards until either side ends; what a silent link carries is lost, its end too.
-func (k *proxyLink) copy(to, from net.Conn) {
+func (k *proxyLink) copy(to, from net.Conn, rate int) {
 	buf := make([]byte, 32<<10)
+	if rate > 0 {
+		buf = buf[:min(len(buf), max(1, rate/20))]
+	}
 	for {
 		n, err := from.Read(buf)
 		if k.silent.Load() {
@@ -125,6 +130,9 @@ func (k *proxyLink) copy(to, from net.Conn) {
 				return
 			}
 			continue
+		}
+		if n > 0 && rate > 0 {
+			<-time.After(time.Duration(n) * time.Second / time.Duration(rate)) // the link's own pace
 		}
 		if n > 0 {
 			if _, werr := to.Write(buf[:n]); werr != nil && !k.silent.Load() {

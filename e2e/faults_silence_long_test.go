@@ -9,6 +9,27 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/rig"
 )
 
+// A row that takes longer to arrive than a connection may be silent is no
+// silence: its bytes come.
+func TestLongFaultSlowLink(t *testing.T) {
+	t.Parallel()
+	const rate, size = 150_000, 3_000_000
+	s := newStage(t, sharedPostgres(t, "17"), sharedKafka(t).Brokers())
+	p := newProxy(t, s.pg.Addr())
+	p.rate = rate
+	s.env = append(s.env, "OUTBOX_CDC_POSTGRES_URL="+s.via(p.address()), "OUTBOX_CDC_KAFKA_COMPRESSION=gzip")
+	r := s.run()
+	r.AwaitState("streaming")
+	began := time.Now()
+	s.exec(s.url, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload)
+		SELECT $1, 'k', 'large', jsonb_build_object('n', 1, 'pad', repeat('x', $2))`, s.name, size)
+	s.await(1)
+	t.Logf("%d bytes at %d bytes/s arrived after %v", size, rate, time.Since(began).Round(100*time.Millisecond))
+	if now := statusOf(t, r); now.Relay.Reconnects != 0 {
+		t.Errorf("%d reconnects over a link that lives", now.Relay.Reconnects)
+	}
+}
+
 // A connection that died without a word is noticed by the replies that do not
 // come, whichever of the relay's connections it is.
 func TestLongFaultSilentConnection(t *testing.T) {

@@ -18,6 +18,7 @@ var questions = []struct {
 	answer func(s *Server, args []string) result
 }{
 	{"slot_name = $4 AND active_pid = $5", (*Server).watched},
+	{"FROM pg_publication_tables WHERE", (*Server).cover},
 	{"current_setting('server_version_num')", (*Server).settings},
 	{"FROM pg_class c", (*Server).table},
 	{"FROM pg_publication p\n", (*Server).publication},
@@ -107,13 +108,20 @@ func (s *Server) replicationSlot(args []string) result {
 	return r
 }
 
+// cover is what the publication shows of the table, which nobody alters.
+func (s *Server) cover(args []string) result {
+	shown := boolean(arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2)))
+	return result{[]column{{"exists", boolOID}, {"exists", boolOID}, {"coalesce", oidOID}, {"coalesce", textOID}, {"coalesce", textOID}},
+		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400:16401", "700"}}}
+}
+
 func (s *Server) watched(args []string) result {
+	r := s.cover(args)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	published := arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2))
 	pid := s.slot.active()
 	streaming := arg(args, 3) == s.config.Slot && pid != 0 && arg(args, 4) == strconv.FormatUint(uint64(pid), 10)
-	return result{[]column{{"exists", boolOID}, {"exists", boolOID}}, [][]string{{boolean(published), boolean(streaming)}}}
+	return result{append(r.columns, column{"exists", boolOID}), [][]string{append(r.rows[0], boolean(streaming))}}
 }
 
 func (s *Server) activity([]string) result {

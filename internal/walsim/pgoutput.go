@@ -18,9 +18,9 @@ const (
 	outboxOID = 16385
 	otherOID  = 16399
 
-	boolOID, int8OID, int4OID, textOID, nameOID            = 16, 20, 23, 25, 19
-	textArrayOID, timestamptzOID, uuidOID, jsonbOID        = 1009, 1184, 2950, 3802
-	noModifier                                      uint32 = 0xffffffff
+	boolOID, int8OID, int4OID, textOID, nameOID, oidOID        = 16, 20, 23, 25, 19, 26
+	textArrayOID, timestamptzOID, uuidOID, jsonbOID            = 1009, 1184, 2950, 3802
+	noModifier                                          uint32 = 0xffffffff
 )
 
 type column struct {

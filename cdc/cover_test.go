@@ -1,0 +1,138 @@
+package cdc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// What keeps rows from the stream is noticed, also when it has been undone
+// before anybody looked.
+func TestCover(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		alter string
+		lost  string // "": nothing is
+		same  bool
+	}{
+		"other names":      {"CREATE TABLE t (id int); ALTER TABLE outbox ADD more int; VACUUM FULL outbox", "", true},
+		"a comment":        {"COMMENT ON PUBLICATION p IS 'x'", "", true},
+		"another table":    {"CREATE TABLE t (id int); ALTER PUBLICATION p ADD TABLE t", "", true},
+		"set again":        {"ALTER PUBLICATION p SET TABLE outbox", "", true},
+		"more kinds":       {"ALTER PUBLICATION p SET (publish = 'insert, update')", "", false},
+		"to and fro":       {"ALTER PUBLICATION p SET (publish = 'update'); ALTER PUBLICATION p SET (publish = 'insert')", "", false},
+		"no inserts":       {"ALTER PUBLICATION p SET (publish = 'update')", "no longer publishes inserts", false},
+		"taken out":        {"ALTER PUBLICATION p DROP TABLE outbox", "no longer publishes table", false},
+		"out and in":       {"ALTER PUBLICATION p DROP TABLE outbox; ALTER PUBLICATION p ADD TABLE outbox", "publishes table public.outbox again", false},
+		"dropped":          {"DROP PUBLICATION p", "no longer publishes table", false},
+		"made again":       {"DROP PUBLICATION p; CREATE PUBLICATION p FOR TABLE outbox WITH (publish = 'insert')", "publishes table public.outbox again", false},
+		"table made again": {"DROP TABLE outbox; CREATE TABLE outbox (id int); ALTER PUBLICATION p ADD TABLE outbox", "publishes table public.outbox again", false},
+		"another in place": {"ALTER TABLE outbox RENAME TO old; CREATE TABLE outbox (id int); ALTER PUBLICATION p ADD TABLE outbox", "publishes table public.outbox again", false},
+		"renamed":          {"ALTER TABLE outbox RENAME TO old", "no longer publishes table", false},
+		"to and fro name":  {"ALTER TABLE outbox RENAME TO old; ALTER TABLE old RENAME TO outbox", "", true},
+		"another schema":   {"CREATE SCHEMA s; ALTER TABLE outbox SET SCHEMA s", "no longer publishes table", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database, conn := database(t)
+			mustExec(t, t.Context(), conn, "CREATE PUBLICATION p FOR TABLE outbox WITH (publish = 'insert')")
+			c, err := Config{URL: shared.URLFor(database, "postgres", ""), Publication: "p"}.withDefaults()
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, err := readCover(t.Context(), conn, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for sql := range strings.SplitSeq(tc.alter, "; ") {
+				mustExec(t, t.Context(), conn, sql)
+			}
+			after, err := readCover(t.Context(), conn, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = after.lost(c, before)
+			if (err == nil) != (tc.lost == "") || err != nil && (fault.KindOf(err) != fault.SlotLost || !strings.Contains(err.Error(), tc.lost) || fault.HintOf(err) == "") {
+				t.Errorf("got %v, want %q", err, tc.lost)
+			}
+			if same := *after == *before; same != tc.same {
+				t.Errorf("got the same cover: %v, want %v (%+v, %+v)", same, tc.same, *before, *after)
+			}
+		})
+	}
+}
+
+// The relay stops when rows may have been kept from it, and looks a
+// publication over that was altered in another way.
+func TestPublicationAltered(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		alter string
+		fatal string
+	}{
+		"out and in":   {`ALTER PUBLICATION p DROP TABLE outbox; ALTER PUBLICATION p ADD TABLE outbox`, "again"},
+		"no inserts":   {`ALTER PUBLICATION p SET (publish = 'update')`, "no longer publishes inserts"},
+		"more columns": {`ALTER PUBLICATION p SET (publish = 'insert, delete')`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database, conn := database(t)
+			sink := newMemory(false)
+			c := configFor(database)
+			c.Publication = database
+			r := start(t, c, sink)
+			r.await(t, Streaming)
+			for sql := range strings.SplitSeq(tc.alter, "; ") {
+				mustExec(t, t.Context(), conn, strings.ReplaceAll(sql, " p ", " "+ident(database)+" "))
+			}
+			if tc.fatal != "" {
+				if err := r.wait(t); fault.KindOf(err) != fault.SlotLost || !strings.Contains(err.Error(), tc.fatal) {
+					t.Errorf("got %v, want it to say %q", err, tc.fatal)
+				}
+				return
+			}
+			eventually(t, "another session", func() bool { return r.Stats().Reconnects == 1 })
+			mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+			sink.await(t, 1)
+		})
+	}
+}
+
+// What happens to the table between two sessions is noticed by the second one.
+func TestPublicationAlteredBetweenSessions(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	c := configFor(database)
+	c.Publication = database
+	r := start(t, c, newMemory(false))
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, "BEGIN")
+	mustExec(t, t.Context(), conn, "ALTER PUBLICATION "+ident(database)+" DROP TABLE outbox")
+	mustExec(t, t.Context(), conn, "ALTER PUBLICATION "+ident(database)+" ADD TABLE outbox")
+	mustExec(t, t.Context(), conn, "COMMIT")
+	mustExec(t, t.Context(), conn, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1", database)
+	if err := r.wait(t); fault.KindOf(err) != fault.SlotLost || !strings.Contains(err.Error(), "again") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Rows of the table are the outbox's while it has another name, as for a
+// migration that swaps names: the stream has them in hand.
+func TestTableRenamedAndBack(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	sink := newMemory(false)
+	r := start(t, configFor(database), sink)
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	mustExec(t, t.Context(), conn, "ALTER TABLE outbox RENAME TO aside")
+	mustExec(t, t.Context(), conn, strings.Replace(insertSQL, "outbox", "aside", 1), "b", `{}`)
+	mustExec(t, t.Context(), conn, "ALTER TABLE aside RENAME TO outbox")
+	mustExec(t, t.Context(), conn, insertSQL, "c", `{}`)
+	for i, rec := range sink.await(t, 3) {
+		if want := string("abc"[i]); rec.key != want {
+			t.Errorf("event %d has key %q, want %q", i, rec.key, want)
+		}
+	}
+}
