@@ -37,14 +37,17 @@ func kafka(t *testing.T, opts KafkaOptions) *Kafka {
 	return k
 }
 
+// clientConfig has patience for half a minute. A broker that is killed was
+// perhaps the active controller: then a new one is elected first, gives the
+// lost broker a session of its own to come back, and only then names leaders.
 func clientConfig() *sarama.Config {
 	c := sarama.NewConfig()
 	c.Version = sarama.V3_6_0_0
 	c.Producer.Return.Successes = true
 	c.Producer.RequiredAcks = sarama.WaitForAll
-	c.Producer.Retry.Max = 50
+	c.Producer.Retry.Max = 300
 	c.Producer.Retry.Backoff = 100 * time.Millisecond
-	c.Metadata.Retry.Max = 50
+	c.Metadata.Retry.Max = 300
 	c.Metadata.Retry.Backoff = 100 * time.Millisecond
 	return c
 }
