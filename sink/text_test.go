@@ -104,17 +104,12 @@ func TestEachHeader(t *testing.T) {
 
 // FuzzHeaders compares with the standard library on every valid object of strings.
 func FuzzHeaders(f *testing.F) {
-	for _, s := range []string{`{"a": "b"}`, `{"a": {"b": [1, "c"]}, "d": null}`, `{"\u00e9": "\ud83d\ude00"}`, `[1]`, `{"a": "\`, `{"a":1e5,"b":-0.0}`} {
+	for _, s := range []string{`{"a": "b"}`, `{"a": {"b": [1, "c"]}, "d": null}`, `{"\u00e9": "\ud83d\ude00"}`, `[1]`, `{"a": "\`, `{"a":1e5,"b":-0.0}`, `{"a": 1, "a": null}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		got := make(map[string]string)
-		twice := false
-		_, err := eachHeader(text, nil, func(name, value []byte) {
-			_, again := got[string(name)]
-			twice = twice || again
-			got[string(name)] = string(value)
-		})
+		_, err := eachHeader(text, nil, func(name, value []byte) { got[string(name)] = string(value) })
 		var want map[string]json.RawMessage
 		if !utf8.Valid(text) || json.Unmarshal(text, &want) != nil {
 			return // only that it does no harm
@@ -122,12 +117,16 @@ func FuzzHeaders(f *testing.F) {
 		if err != nil {
 			t.Fatalf("valid JSON: %v", err)
 		}
+		times := timesNamed(t, text)
 		for name, raw := range want {
+			if times[name] > 1 { // we give each of them
+				continue
+			}
 			var s string
 			text := cmp.Or(string(bytes.TrimSpace(raw)), "null")
 			switch {
 			case text == "null":
-				if _, ok := got[name]; ok && !twice {
+				if _, ok := got[name]; ok {
 					t.Errorf("%q: null gave a header", name)
 				}
 				continue
@@ -142,11 +141,32 @@ func FuzzHeaders(f *testing.F) {
 				}
 				s = b.String()
 			}
-			if got[name] != s && !twice {
+			if got[name] != s {
 				t.Errorf("%q: got %q, want %q", name, got[name], s)
 			}
 		}
 	})
+}
+
+// timesNamed counts the members of a JSON object by name.
+func timesNamed(t *testing.T, text []byte) map[string]int {
+	times := make(map[string]int)
+	d := json.NewDecoder(bytes.NewReader(text))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') { // null has no members
+		return times
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		times[name.(string)]++
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return times
 }
 
 // FuzzTime checks that what is given out is RFC 3339 of the same instant.
