@@ -10,11 +10,11 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/decoder"
 )
 
-// gate is a window of events in flight, as the relay has one.
-type gate struct{ room chan struct{} }
+// valve is a window of events in flight, as the relay has one.
+type valve struct{ room chan struct{} }
 
-func (g gate) Done(int)        { <-g.room }
-func (g gate) Fail(int, error) { <-g.room }
+func (g valve) Done(int)        { <-g.room }
+func (g valve) Fail(int, error) { <-g.room }
 
 // benchmark publishes rows of about 300 bytes for 10,000 aggregates.
 func benchmark(b *testing.B, k *Kafka) {
@@ -23,7 +23,7 @@ func benchmark(b *testing.B, k *Kafka) {
 	for i := range events {
 		events[i] = event(i, "orders", fmt.Appendf(nil, "aggregate-%d", i), payload)
 	}
-	g := gate{make(chan struct{}, 20_000)}
+	g := valve{make(chan struct{}, 20_000)}
 	publish := func(n int) {
 		for i := range n {
 			g.room <- struct{}{}

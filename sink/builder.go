@@ -56,6 +56,8 @@ type Builder struct {
 	static   []header      // the same in each record: the attributes
 	extra    []extraHeader // from columns
 
+	reserved string // topic that events may not route to; empty: none
+
 	plan       plan
 	topics     map[string]string // intern table; it holds valid names only
 	names      map[string]string // intern table of header names
@@ -207,6 +209,21 @@ func (b *Builder) Topics() []string {
 	if name, ok := b.topic.constant(); ok {
 		return []string{name}
 	}
+	return nil
+}
+
+// reserve keeps events out of the dead-letter topic.
+func (b *Builder) reserve(topic string) error {
+	if topic == "" {
+		return nil
+	}
+	if err := checkTopic(topic); err != nil {
+		return usage(fmt.Errorf("dead_letter_topic: %w", err), "")
+	}
+	if slices.Contains(b.Topics(), topic) {
+		return usage(fmt.Errorf("route.topic and dead_letter_topic are both %s", topic), "choose another dead_letter_topic")
+	}
+	b.reserved = topic
 	return nil
 }
 

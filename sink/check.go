@@ -15,9 +15,10 @@ import (
 )
 
 // Check looks at the broker's side of the preflight: whether the brokers
-// answer, and whether the topics are there and safe. With no topics it looks
-// at the cluster only. It works beside a relay that publishes, asks each thing
-// once, and creates nothing. When ctx ends, it says so in a finding.
+// answer, and whether the topics are there and safe; the dead-letter topic
+// too when it is in use. With no topics it looks at the cluster only. It works
+// beside a relay that publishes, and creates nothing. When ctx ends, it says so
+// in a finding.
 func (k *Kafka) Check(ctx context.Context, topics []string) []fault.Finding {
 	done := make(chan []fault.Finding, 1)
 	k.running.Go(func() {
@@ -31,7 +32,7 @@ func (k *Kafka) Check(ctx context.Context, topics []string) []fault.Finding {
 		return f
 	case <-ctx.Done():
 		return []fault.Finding{{Check: "kafka", Status: fault.Fail, Detail: fmt.Sprintf("no answer: %v", context.Cause(ctx)),
-			Hint: "check kafka.brokers, and that the brokers can be reached from here"}}
+			Hint: checkBrokers}}
 	}
 }
 
@@ -48,14 +49,23 @@ func (c *checker) add(check string, status fault.Status, hint, format string, ar
 }
 
 func (c *checker) run(topics []string) {
-	req := sarama.NewMetadataRequest(c.k.conf.Version, topics)
+	known := len(topics) > 0
+	dead := c.k.cfg.DeadLetters
+	if dead.All {
+		topics = append(slices.Clone(topics), dead.Topic)
+	}
+	asked := topics
+	if len(asked) == 0 {
+		asked = []string{dead.Topic} // no topic at all would mean every one
+	}
+	req := sarama.NewMetadataRequest(c.k.conf.Version, asked)
 	var resp *sarama.MetadataResponse
 	err := c.ask(func(b *sarama.Broker) (err error) {
 		resp, err = b.GetMetadata(req)
 		return err
 	})
 	if err != nil {
-		hint := "check kafka.brokers, and that a broker runs and can be reached from here"
+		hint := checkBrokers
 		if r := refusal(err, c.k.cfg); r != nil {
 			hint = fault.HintOf(r)
 		}
@@ -64,14 +74,30 @@ func (c *checker) run(topics []string) {
 	}
 	c.brokers(resp)
 	c.producer()
-	c.autoCreate = c.config(sarama.BrokerResource, resp)["auto.create.topics.enable"]
-	if len(topics) == 0 {
-		c.add("kafka topics", fault.OK, "", "they are made of columns, and not known before the first event; %s", c.creation())
-		return
+	settings := c.config(sarama.BrokerResource, resp)
+	c.autoCreate = settings["auto.create.topics.enable"]
+	if !known {
+		c.unknownTopics()
+	}
+	if limit := settings["message.max.bytes"]; limit != "" {
+		c.add("kafka sizes", fault.OK, "", "message.max.bytes %s: a larger event cannot be published, unless its topic has a max.message.bytes of its own", limit)
+	} else {
+		c.add("kafka sizes", fault.OK, "", "message.max.bytes is not known: the brokers' settings may not be read")
 	}
 	for _, tm := range resp.Topics {
-		c.topic(tm, resp)
+		if slices.Contains(topics, tm.Name) {
+			c.topic(tm, resp)
+		}
 	}
+}
+
+// unknownTopics says what becomes of topics whose names are in the rows.
+func (c *checker) unknownTopics() {
+	status, hint := fault.OK, ""
+	if c.k.cfg.CreateTopics.Partitions == 0 && c.autoCreate != "true" {
+		status, hint = fault.Warn, "create each topic before its first event, or set kafka.create_topics.partitions: the first event of a topic that stays missing cannot be published"
+	}
+	c.add("kafka topics", status, hint, "they are made of columns, and not known before the first event; %s", c.creation())
 }
 
 // brokers looks at whether each broker of the configuration and of the cluster answers.
@@ -193,7 +219,7 @@ func (c *checker) creation() string {
 	case c.autoCreate == "":
 		return "whether the brokers create them is not known: their settings may not be read"
 	}
-	return "nobody creates them: set kafka.create_topics.partitions, or create each before its first event"
+	return "nobody creates them (auto.create.topics.enable is off, kafka.create_topics.partitions is not set)"
 }
 
 func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse) {
@@ -208,7 +234,7 @@ func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse)
 			"does not exist; %s", c.creation())
 		return
 	case errors.Is(tm.Err, sarama.ErrTopicAuthorizationFailed):
-		c.add(name, fault.Fail, "grant the relay's user WRITE and DESCRIBE on it", "%v", tm.Err)
+		c.add(name, fault.Fail, "grant the relay's user WRITE and DESCRIBE on it, and CREATE if it does not exist yet", "%v", tm.Err)
 		return
 	case tm.Err != sarama.ErrNoError && tm.Err != sarama.ErrLeaderNotAvailable:
 		c.add(name, fault.Fail, "", "%v", tm.Err)

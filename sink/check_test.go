@@ -43,7 +43,18 @@ func TestCheck(t *testing.T) {
 	if f := find(all, "kafka topic nowhere"); f.Status != fault.Fail || !strings.Contains(f.Hint, "--create --topic nowhere") {
 		t.Errorf("got %+v", f)
 	}
-	if f := find(k.Check(t.Context(), nil), "kafka topics"); f.Status != fault.OK {
+	all = k.Check(t.Context(), nil)
+	if f := find(all, "kafka topics"); f.Status != fault.Warn || !strings.Contains(f.Hint, "kafka.create_topics.partitions") {
+		t.Errorf("got %+v", f)
+	}
+	if f := find(all, "kafka sizes"); !strings.Contains(f.Detail, "1048588") {
+		t.Errorf("got %+v", f)
+	}
+	if f := find(all, "kafka topic orders"); f.Check != "" {
+		t.Errorf("a topic that was not asked for: got %+v", f)
+	}
+	letters := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), DeadLetters: allDead})
+	if f := find(letters.Check(t.Context(), nil), "kafka topic "+dlq); f.Status != fault.Fail {
 		t.Errorf("got %+v", f)
 	}
 	creating := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: CreateTopics{Partitions: 9}})

@@ -24,6 +24,7 @@ type KafkaConfig struct {
 	TLS          TLSConfig
 	SASL         SASLConfig
 	CreateTopics CreateTopics
+	DeadLetters  DeadLetters
 	// Log receives one line per change of state, and one per 5 s of trouble.
 	// Default discards.
 	Log *slog.Logger

@@ -101,6 +101,7 @@ func (k *Kafka) wantAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, t := range k.order {
+		t.limited = false
 		k.want(t)
 	}
 }
@@ -141,6 +142,9 @@ func (c *controller) round(asked map[string]uint64) (more bool, err error) {
 	}
 	if len(asked) == 0 {
 		return false, nil
+	}
+	if err := c.learn(asked); err != nil {
+		return false, err
 	}
 	resp, missing, more, err := c.look(asked)
 	if err != nil || len(missing) == 0 || k.cfg.CreateTopics.Partitions == 0 {
@@ -276,7 +280,8 @@ func (k *Kafka) addresses(last string) []string {
 	})
 }
 
-// create makes topics that do not exist, through the controller.
+// create makes topics that do not exist, through the controller. What it says
+// about one of them is noted; the error is of the question as a whole.
 func (c *controller) create(resp *sarama.MetadataResponse, missing []string) error {
 	k := c.k
 	replicas := k.cfg.CreateTopics.ReplicationFactor
@@ -300,15 +305,27 @@ func (c *controller) create(resp *sarama.MetadataResponse, missing []string) err
 	if err != nil {
 		return fmt.Errorf("create topics: %w", err)
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	for _, name := range missing {
 		switch e := answer.TopicErrors[name]; {
-		case e == nil:
-			return fmt.Errorf("create topic %s: %w", name, errNoAnswer)
+		case e == nil, e.Err == sarama.ErrTopicAlreadyExists:
 		case e.Err == sarama.ErrNoError:
 			k.log.Info("outbox.topic_created", "topic", name, "partitions", k.cfg.CreateTopics.Partitions)
-		case e.Err != sarama.ErrTopicAlreadyExists:
-			return fmt.Errorf("create topic %s: %w", name, e)
+		default:
+			k.trouble("outbox.topic_unavailable", fmt.Errorf("create topic %s: %w", name, e), creationHint(e.Err, name))
 		}
 	}
 	return nil
+}
+
+// creationHint says what to do about a topic that could not be created.
+func creationHint(code sarama.KError, topic string) string {
+	switch code {
+	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
+		return fmt.Sprintf("grant the relay's user CREATE on topic %s, or create it by other means", topic)
+	case sarama.ErrInvalidReplicationFactor, sarama.ErrInvalidPartitions, sarama.ErrInvalidConfig, sarama.ErrPolicyViolation:
+		return "mind kafka.create_topics.partitions and kafka.create_topics.replication_factor, the number of brokers, and the cluster's policies"
+	}
+	return ""
 }

@@ -11,7 +11,8 @@
 //	                                           ▲                         └── settle, by judge:
 //	                                           │                                acked    Ack.Done
 //	         control, its own goroutine:       │                                again    sent again as it is
-//	         a producer id, who leads what ────┘                                refused  halved, Ack.Fail
+//	         a producer id, who leads what,    │                                refused  halved; the guilty: Ack.Fail,
+//	         how large a record may be ────────┘                                         or a dead letter in its place
 //	                                                                            fenced   all fail, until Reset
 //
 // The Builder (builder.go, record.go) is pure: what record an event becomes
@@ -36,21 +37,24 @@
 //
 //   - 5, order: a partition's queue is in commit order, and one batch at a time
 //     leaves it (partition.sendable, partition.next). A batch that is refused is
-//     halved until the guilty record is alone (partition.halve, convict); then the
-//     partition stands still. An event that no record can be made of stops the
-//     whole sink (Kafka.stop), since nobody knows what would be its partition. When
+//     halved until the guilty record is alone (partition.halve, Kafka.convict); then
+//     the partition stands still. An event that no record can be made of stops the
+//     whole sink (Kafka.stop), since nobody knows what would be its partition. While
+//     a dead letter is not acknowledged, nothing else is sent (gate). When
 //     the number of partitions grows, what is under way goes out first (topic.grow);
 //     when it shrinks, for the topic was created anew, the line starts again
 //     (setPartitions). Consumers lose a key's order at either point, so both are warned of.
 //   - 6, every event is settled: deliver acknowledges what the broker has on all
-//     in-sync replicas and nothing else; what is given up is failed, exactly once,
-//     by the one who takes it off its queue under Kafka.mu.
+//     in-sync replicas, be it the event or its dead letter, and nothing else; what
+//     is given up is failed, exactly once, by the one who takes it off its queue
+//     under Kafka.mu.
 //   - 7, bounds: what the sink keeps of an event is about what the relay's window
-//     counts for it. Retries keep no copies: a batch is encoded anew each time. A
-//     sender has one request at a time, of at most tuning.requestBytes or one
-//     record. Intern tables and metric labels are bounded. What remains for ever of
-//     each topic written to is about 140 bytes per partition and 240 besides: 19 MB
-//     for 10,000 topics of 12 partitions. It is not forgotten, because the broker
-//     remembers the numbers that it took: a producer that began at 0 again would be
-//     refused, or its batch taken for a repeat and lost (KIP-98).
+//     counts for it; a dead letter has some 500 bytes more. Retries keep no copies:
+//     a batch is encoded anew each time. A sender has one request at a time, of at
+//     most tuning.requestBytes or one record. Intern tables and metric labels are
+//     bounded. What remains for ever of each topic written to is about 140 bytes per
+//     partition and 280 besides: 19 MB for 10,000 topics of 12 partitions. It is not
+//     forgotten, because the broker remembers the numbers that it took: a producer
+//     that began at 0 again would be refused, or its batch taken for a repeat and
+//     lost (KIP-98).
 package sink

@@ -11,7 +11,7 @@ import (
 func TestBatchTimes(t *testing.T) {
 	t.Parallel()
 	b := builder(t)
-	p := &partition{topic: newTopic("orders", 1<<20), id: 1}
+	p := &partition{topic: newTopic("orders", 1<<20, nil), id: 1}
 	for i, d := range []time.Duration{0, 3 * time.Second, -2 * time.Second} {
 		ev := event(i, "orders", []byte("key"), []byte("1"))
 		ev.CommitTime = commitTime.Add(d)

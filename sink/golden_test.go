@@ -36,6 +36,7 @@ type golden struct {
 	Record *goldenRecord `json:"record,omitempty"`
 	Error  string        `json:"error,omitempty"`
 	Hint   string        `json:"hint,omitempty"`
+	Dead   *goldenRecord `json:"dead_letter,omitempty"`
 }
 
 type goldenConfig struct {
@@ -60,7 +61,7 @@ type goldenEvent struct {
 }
 
 type goldenRecord struct {
-	Topic   string      `json:"topic"`
+	Topic   string      `json:"topic,omitempty"` // of a dead letter it is the sink's
 	Key     *string     `json:"key"`
 	Value   *string     `json:"value"`
 	Base64  *string     `json:"value_base64,omitempty"` // of a value that is not UTF-8
@@ -154,17 +155,21 @@ func TestGoldenRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := want
-			got.Record, got.Error, got.Hint = nil, "", ""
+			got.Record, got.Error, got.Hint, got.Dead = nil, "", "", nil
 			b, err := want.builder()
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec, err := b.build(want.event(t))
+			ev := want.event(t)
+			rec, err := b.build(ev)
 			if err != nil {
 				if fault.KindOf(err) != fault.Poison {
 					t.Errorf("got an error of kind %d, want poison", fault.KindOf(err))
 				}
 				got.Error, got.Hint = err.Error(), fault.HintOf(err)
+				if dead := b.dead(ev, err); dead != nil {
+					got.Dead = toGolden(dead)
+				}
 			} else {
 				got.Record = toGolden(rec)
 			}

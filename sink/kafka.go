@@ -41,6 +41,7 @@ type Kafka struct {
 	down     error
 	fenced   error         // why the producer cannot go on, when it was disowned
 	closing  bool          // nothing is sent any more
+	gate     gate          // of the dead letters
 	onWire   int           // batches
 	idle     chan struct{} // closed when closing and nothing is on the wire
 	link     link
@@ -65,6 +66,7 @@ type tuning struct {
 	refresh        time.Duration // ask for all topics' metadata this often
 	staleConn      time.Duration // a connection that idled longer may have been closed by the broker
 	logEvery       time.Duration // of one kind of trouble
+	unknownTopic   time.Duration // how long a topic may be missing until its events cannot be published
 }
 
 var defaultTuning = tuning{
@@ -83,6 +85,7 @@ var defaultTuning = tuning{
 	refresh:        5 * time.Minute,
 	staleConn:      30 * time.Second,
 	logEvery:       5 * time.Second,
+	unknownTopic:   30 * time.Second,
 }
 
 // NewKafka checks the configuration, with errors of kind fault.Usage, and
@@ -102,8 +105,11 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 		quit: make(chan struct{}), wake: make(chan struct{}, 1), idle: make(chan struct{}),
 		topics: make(map[string]*topic), senders: make(map[int32]*sender), brokers: make(map[int32]string),
 		link:     link{changed: make(chan struct{})},
-		counters: counters{retries: make(map[string]uint64), failures: make(map[string]uint64)},
+		counters: counters{retries: make(map[string]uint64), failures: make(map[string]uint64), dead: make(map[string]uint64)},
 		latency:  newLatencies(),
+	}
+	if err := builder.reserve(cfg.DeadLetters.Topic); err != nil {
+		return nil, err
 	}
 	k.codec, _ = codecOf(cfg.Compression)
 	k.dialer = newDialer(tune.dialTimeout, !cfg.TLS.Enabled)
@@ -118,36 +124,40 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 func (k *Kafka) Publish(ev *decoder.Event, ack Ack) {
 	rec, err := k.builder.build(ev)
 	if err != nil {
-		k.mu.Lock()
-		k.stop(err)
-		k.counters.failed++
-		k.counters.failures["invalid_event"]++
-		k.mu.Unlock()
-		ack.Fail(ev.Size, err)
+		k.unpublishable(ev, ack, err)
 		return
 	}
 	m := newMessage(rec, ev, ack, time.Now().UnixNano())
 	k.mu.Lock()
-	down := k.down
-	if k.closing {
-		down = ErrClosed
-	}
-	if down != nil {
+	if down := k.refuses(); down != nil {
 		k.counters.failed++
 		k.mu.Unlock()
 		ack.Fail(ev.Size, down)
 		return
 	}
 	k.counters.queued++
-	k.queue(rec.topic, m)
+	m.topic = k.topic(rec.topic)
+	if k.gate.behind.n > 0 {
+		k.gate.behind.push(m)
+	} else {
+		k.queue(m)
+	}
 	k.mu.Unlock()
+}
+
+// refuses returns why no event is taken, or nil.
+func (k *Kafka) refuses() error {
+	if k.closing {
+		return ErrClosed
+	}
+	return k.down
 }
 
 // stop takes no more events after one that cannot be published: a later one of
 // its key must not go out (invariant 5). Whichever error the relay sees first,
 // it is poison.
 func (k *Kafka) stop(poison error) {
-	if k.down == nil {
+	if k.down == nil && poison != nil {
 		k.down = fmt.Errorf("sink: stopped: %w", poison)
 	}
 }
@@ -157,7 +167,7 @@ func (k *Kafka) stop(poison error) {
 func (k *Kafka) topic(name string) *topic {
 	t := k.topics[name]
 	if t == nil {
-		t = newTopic(name, k.tune.batchBytes)
+		t = newTopic(name, k.tune.batchBytes, k.gateOf(name))
 		k.topics[name] = t
 		k.order = append(k.order, t)
 	}
@@ -165,8 +175,8 @@ func (k *Kafka) topic(name string) *topic {
 }
 
 // queue puts a message where it waits.
-func (k *Kafka) queue(name string, m *message) {
-	t := k.topic(name)
+func (k *Kafka) queue(m *message) {
+	t := m.topic
 	switch {
 	case t.grow > 0:
 		t.waiting.push(m)
@@ -216,6 +226,8 @@ func (k *Kafka) Reset() {
 		k.rearm()
 	}
 	k.down, k.fenced = nil, nil
+	k.gate.open()
+	given.add(k.gate.drain())
 	for _, t := range k.order {
 		for _, p := range t.partitions {
 			given.add(p.drain())
@@ -269,6 +281,7 @@ func (k *Kafka) disown(cause error) lists {
 		}
 		given.add(t.drain())
 	}
+	given.add(k.gate.drain())
 	k.unqueue(given)
 	return given
 }
@@ -318,6 +331,7 @@ func (k *Kafka) Close(ctx context.Context) error {
 		}
 		queued.add(t.drain())
 	}
+	queued.add(k.gate.drain())
 	k.unqueue(queued)
 	if k.onWire == 0 {
 		close(k.idle)
@@ -342,7 +356,7 @@ func (k *Kafka) Close(ctx context.Context) error {
 
 	close(k.quit)
 	k.dialer.close() // ends every read and write
-	k.await(time.Second)
+	k.awaitEnd(time.Second)
 	if n := cut.count(); n > 0 {
 		cause := context.Cause(ctx)
 		if cause == nil {
@@ -356,9 +370,9 @@ func (k *Kafka) Close(ctx context.Context) error {
 // errUnfinished is why Close does not know an outcome although its time was not over.
 var errUnfinished = errors.New("the broker wanted them again")
 
-// await waits for the goroutines, which have nothing to wait for any more but
+// awaitEnd waits for the goroutines, which have nothing to wait for any more but
 // a broker's throttling.
-func (k *Kafka) await(limit time.Duration) {
+func (k *Kafka) awaitEnd(limit time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		k.running.Wait()

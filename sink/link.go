@@ -52,7 +52,7 @@ func (k *Kafka) Connect(ctx context.Context) error {
 			if last == nil {
 				last = context.Cause(ctx)
 			}
-			return fault.New(fault.Unreachable, "connect to kafka", last, "check kafka.brokers, and that a broker runs and can be reached from here")
+			return fault.New(fault.Unreachable, "connect to kafka", last, checkBrokers)
 		}
 	}
 }
@@ -99,11 +99,19 @@ func (k *Kafka) unreachable(err error) {
 			return // Connect returns it
 		}
 	}
-	k.trouble(err, "outbox.kafka_unreachable")
+	hint := checkBrokers
+	if r := refusal(err, k.cfg); r != nil {
+		hint = fault.HintOf(r)
+	}
+	k.trouble("outbox.kafka_unreachable", err, hint)
 }
 
-// trouble notes what went wrong, and logs it unless it has just logged something.
-func (k *Kafka) trouble(err error, event string) {
+// checkBrokers is the hint of a cluster that does not answer.
+const checkBrokers = "check kafka.brokers, and that a broker runs and can be reached from here"
+
+// trouble notes what went wrong, and logs it unless it has just logged
+// something. An empty hint means that waiting helps.
+func (k *Kafka) trouble(event string, err error, hint string) {
 	now := time.Now()
 	k.link.err, k.link.errAt = err, now
 	if now.Sub(k.link.logged) < k.tune.logEvery {
@@ -114,7 +122,7 @@ func (k *Kafka) trouble(err error, event string) {
 	if k.link.silent > 0 {
 		args = append(args, "unlogged", k.link.silent)
 	}
-	if hint := fault.HintOf(err); hint != "" {
+	if hint != "" {
 		args = append(args, "hint", hint)
 	}
 	k.log.Warn(event, args...)
@@ -140,7 +148,7 @@ func (k *Kafka) unanswered(s *sender, err error, bytes int, now time.Time) {
 	if s.tries > 3 && bytes > 1<<20 { // a broker closes the connection without a word
 		err = fmt.Errorf("%w (a request of %d bytes: the broker's socket.request.max.bytes may be below that)", err, bytes)
 	}
-	k.trouble(err, "outbox.produce_retry")
+	k.trouble("outbox.produce_retry", err, "")
 }
 
 // errHungUp is a broker that answered the greeting and then closed the

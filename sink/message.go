@@ -2,6 +2,7 @@ package sink
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/IBM/sarama"
@@ -13,6 +14,7 @@ import (
 // its bytes, none in the steady state.
 type message struct {
 	next      *message
+	topic     *topic
 	ack       Ack
 	buf       []byte // key, value, then each header: length of the name, name, length of the value, value
 	key       int    // bytes of buf; -1 is null
@@ -35,25 +37,32 @@ func (m *message) wire() int { return len(m.buf) + recordOverhead }
 
 var messages = sync.Pool{New: func() any { return new(message) }}
 
-// newMessage copies what is kept of an event. now is in ns since 1970.
+// newMessage copies what is kept of an event; its topic is left to be set. now is in ns since 1970.
 func newMessage(rec *record, ev *decoder.Event, ack Ack, now int64) *message {
-	need := len(rec.key) + len(rec.value)
-	for i := range rec.headers {
-		need += len(rec.headers[i].name) + len(rec.headers[i].value) + 2*binary.MaxVarintLen32
-	}
 	m := messages.Get().(*message)
-	buf := m.buf[:0]
-	if cap(buf) < need || cap(buf) > 2*need+256 { // Invariant 7: what is kept is near what the window counts
-		buf = make([]byte, 0, need)
-	}
 	*m = message{
-		ack: ack, key: len(rec.key), value: len(rec.value), headers: len(rec.headers), size: ev.Size,
+		ack: ack, buf: m.buf, size: ev.Size,
 		time: now / 1e6, published: now, lsn: uint64(ev.LSN), seq: ev.Seq,
 	}
 	if !rec.time.IsZero() && ev.LSN != 0 {
 		m.committed = rec.time.UnixNano()
 		m.time = max(0, rec.time.UnixMilli())
 	}
+	m.fill(rec)
+	return m
+}
+
+// fill copies key, value and headers.
+func (m *message) fill(rec *record) {
+	need := len(rec.key) + len(rec.value)
+	for i := range rec.headers {
+		need += len(rec.headers[i].name) + len(rec.headers[i].value) + 2*binary.MaxVarintLen32
+	}
+	buf := m.buf[:0]
+	if cap(buf) < need || cap(buf) > 2*need+256 { // Invariant 7: what is kept is near what the window counts
+		buf = make([]byte, 0, need)
+	}
+	m.key, m.value, m.headers = len(rec.key), len(rec.value), len(rec.headers)
 	if rec.key == nil {
 		m.key = -1
 	}
@@ -67,12 +76,20 @@ func newMessage(rec *record, ev *decoder.Event, ack Ack, now int64) *message {
 		buf = append(binary.AppendUvarint(buf, uint64(len(h.value))), h.value...)
 	}
 	m.buf = buf
-	return m
+}
+
+// record returns the record that the message was made of; it aliases the message.
+func (m *message) record() record {
+	rec := record{key: m.keyBytes(), value: m.valueBytes()}
+	for _, h := range m.readHeaders(nil) {
+		rec.headers = append(rec.headers, header{string(h.Key), h.Value})
+	}
+	return rec
 }
 
 // free gives a settled message back. Nothing may refer to it any more.
 func (m *message) free() {
-	m.next, m.ack = nil, nil
+	m.next, m.topic, m.ack = nil, nil, nil
 	messages.Put(m)
 }
 
@@ -112,9 +129,12 @@ func cutField(b []byte) (field, rest []byte) {
 }
 
 // id returns the event's id, from the header that holds it.
-func (m *message) id() []byte {
+func (m *message) id() []byte { return m.header(headerID, headerPlainID, headerDeadID) }
+
+// header returns the value of the first header that has one of the names.
+func (m *message) header(names ...string) []byte {
 	for _, h := range m.readHeaders(nil) {
-		if name := string(h.Key); name == headerID || name == headerPlainID {
+		if slices.Contains(names, string(h.Key)) {
 			return h.Value
 		}
 	}

@@ -3,6 +3,7 @@ package sink
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -23,9 +24,13 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 			continue
 		}
 		t.unready = false
-		switch tm.Err {
-		case sarama.ErrNoError, sarama.ErrLeaderNotAvailable:
-		case sarama.ErrInvalidTopic, sarama.ErrTopicAuthorizationFailed:
+		gone := t.isMissing(tm.Err, k.tune.unknownTopic)
+		switch {
+		case tm.Err == sarama.ErrNoError, tm.Err == sarama.ErrLeaderNotAvailable:
+		case gone, tm.Err == sarama.ErrInvalidTopic, tm.Err == sarama.ErrTopicAuthorizationFailed:
+			if gone {
+				missing = append(missing, t.name)
+			}
 			t.answered = asked[t.name]
 			k.refuseTopic(t, tm.Err, &out)
 			continue
@@ -34,7 +39,7 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 				missing = append(missing, t.name)
 			}
 			t.unready, more = true, true
-			k.trouble(fmt.Errorf("topic %s: %w", t.name, tm.Err), "outbox.topic_unavailable")
+			k.topicTrouble(fmt.Errorf("topic %s: %w", t.name, tm.Err), t.name)
 			continue
 		}
 		if !k.applyTopic(t, tm, asked[t.name], &out) {
@@ -45,6 +50,25 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 	k.mu.Unlock()
 	k.deliver(&out, time.Now())
 	return missing, more
+}
+
+// topicTrouble notes what keeps a topic's events waiting.
+func (k *Kafka) topicTrouble(err error, topic string) {
+	k.trouble("outbox.topic_unavailable", err, waitingHint(err, topic))
+}
+
+// isMissing tells whether the topic has been missing for too long, now that an
+// answer says err.
+func (t *topic) isMissing(err sarama.KError, patience time.Duration) bool {
+	switch now := time.Now(); {
+	case err != sarama.ErrUnknownTopicOrPartition:
+		t.missing = time.Time{}
+	case t.missing.IsZero():
+		t.missing = now
+	default:
+		return now.Sub(t.missing) >= patience
+	}
+	return false
 }
 
 // applyTopic takes the partitions of a topic. It tells whether all that have
@@ -76,8 +100,9 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out
 		}
 		if p.leader < 0 && p.sendable() {
 			t.unready = true
-			k.trouble(fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, sarama.ErrLeaderNotAvailable), "outbox.topic_unavailable")
+			k.topicTrouble(fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, sarama.ErrLeaderNotAvailable), t.name)
 		}
+		k.decide(p, out)
 		k.schedule(p)
 	}
 	return !t.unready
@@ -99,7 +124,7 @@ func (k *Kafka) setPartitions(t *topic, id sarama.Uuid, n int, out *settled) {
 	recreated := id != t.id
 	t.id = id
 	if have > 0 && n != have && n != t.grow {
-		k.log.Warn("outbox.partitions_changed", "topic", t.name, "from", have, "to", n, "recreated", n < have,
+		k.log.Warn("outbox.partitions_changed", "topic", t.name, "from", have, "to", n, "recreated", recreated,
 			"hint", "keys go to other partitions from here on: their order across this point is lost for consumers")
 	}
 	switch {
@@ -117,19 +142,13 @@ func (k *Kafka) setPartitions(t *topic, id sarama.Uuid, n int, out *settled) {
 	}
 }
 
-// refuseTopic fails the first event of a topic that the cluster will not let
-// us write to. What is behind it stands still.
+// refuseTopic convicts what waits to go to a topic that the cluster will not
+// let us write to, or does not have.
 func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
-	convict := func(guilty list, where string) {
-		err := k.verdict(t, guilty.head, where, cause)
-		out.fail(lists{guilty}, err)
-		k.stop(err)
-	}
 	if t.waiting.n > 0 {
-		convict(t.waiting.cut(1, 0), t.name)
+		k.stop(k.condemn(t.waiting.cut(k.guilty(t, t.waiting.n), math.MaxInt), t.name, cause, out))
 	}
 	for _, p := range t.partitions { // those that look for a leader; the others hear it from the one they have
-		where := fmt.Sprintf("%s, partition %d", t.name, p.id)
 		switch b := p.batch; {
 		case p.stuck != nil || b != nil && b.onWire:
 		case b != nil && b.old:
@@ -139,10 +158,13 @@ func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
 		case b != nil:
 			k.counters.inFlight -= b.messages.n
 			k.counters.queued += b.messages.n
-			convict(p.convict(cause), where)
+			n := b.messages.n
+			p.unsend()
+			k.convict(p, n, cause, out)
+			k.stop(p.stuck)
 		case p.leader < 0 && p.queue.n > 0:
-			p.stuck = cause
-			convict(p.queue.cut(1, 0), where)
+			k.convict(p, p.queue.n, cause, out)
+			k.stop(p.stuck)
 		}
 	}
 }

@@ -80,6 +80,7 @@ var (
 	descBytes          = desc("published_bytes_total", "Keys, values and headers of acknowledged events.", "topic")
 	descRetries        = desc("produce_retries_total", "Batches that had to be sent again.", "error")
 	descFailures       = desc("produce_failures_total", "Errors that no retry mends.", "error")
+	descDeadLetters    = desc("dead_letters_total", "Events that went to the dead-letter topic instead, by why.", "reason")
 	descRequests       = desc("produce_requests_total", "Produce requests.")
 	descQueued         = desc("sink_queued_events", "Events that wait to be sent.")
 	descInFlight       = desc("sink_in_flight_events", "Events that were sent and are not acknowledged.")
@@ -97,7 +98,7 @@ const (
 // Describe is part of prometheus.Collector.
 func (k *Kafka) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descCommitToAck, descPublishToAck, descEvents, descBytes, descRetries, descFailures,
+		descCommitToAck, descPublishToAck, descEvents, descBytes, descRetries, descFailures, descDeadLetters,
 		descRequests, descQueued, descInFlight, descOldest, descKafkaConnected,
 	} {
 		ch <- d
@@ -147,6 +148,9 @@ func (k *Kafka) metrics() []prometheus.Metric {
 	}
 	for name, n := range k.counters.failures {
 		counter(descFailures, n, name)
+	}
+	for name, n := range k.counters.dead {
+		counter(descDeadLetters, n, name)
 	}
 	counter(descRequests, k.counters.requests)
 	gauge(descQueued, float64(k.counters.queued))

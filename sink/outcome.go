@@ -143,6 +143,9 @@ func errorName(err error) string {
 		}
 		return fmt.Sprintf("CODE_%d", int16(code))
 	}
+	if _, ok := errors.AsType[invalid](err); ok {
+		return "INVALID_EVENT"
+	}
 	switch {
 	case errors.Is(err, errTooLarge):
 		return "REQUEST_TOO_LARGE"
@@ -171,7 +174,9 @@ func hintOf(cause error, topic string, bytes int) string {
 	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
 		return fmt.Sprintf("the record has about %d bytes: raise max.message.bytes of topic %s above that (and replica.fetch.max.bytes, and the consumers' limits), then start again", bytes, topic)
 	case sarama.ErrTopicAuthorizationFailed:
-		return fmt.Sprintf("grant the relay's user WRITE and DESCRIBE on topic %s, then start again", topic)
+		return fmt.Sprintf("grant the relay's user WRITE and DESCRIBE on topic %s, and CREATE if it does not exist yet, then start again", topic)
+	case sarama.ErrUnknownTopicOrPartition:
+		return fmt.Sprintf("topic %s does not exist, and nobody creates it: create it, or set kafka.create_topics.partitions, then start again", topic)
 	case sarama.ErrClusterAuthorizationFailed:
 		return "grant the relay's user IDEMPOTENT_WRITE on the cluster, then start again"
 	case sarama.ErrInvalidTimestamp:
@@ -184,4 +189,22 @@ func hintOf(cause error, topic string, bytes int) string {
 		return "a policy of the cluster forbids it: ask who runs the brokers"
 	}
 	return fmt.Sprintf("the broker's log has the details of what it found wrong with topic %s", topic)
+}
+
+// waitingHint says what an operator can do about trouble that is waited out;
+// empty when it is expected to pass by itself.
+func waitingHint(cause error, topic string) string {
+	switch code, _ := errors.AsType[sarama.KError](cause); code {
+	case sarama.ErrUnknownTopicOrPartition:
+		return fmt.Sprintf("create topic %s, or set kafka.create_topics.partitions: when it stays missing its events cannot be published", topic)
+	case sarama.ErrLeaderNotAvailable:
+		return "if it lasts, bring back the brokers that hold the partition"
+	case sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend:
+		return fmt.Sprintf("topic %s has fewer in-sync replicas than its min.insync.replicas: bring the missing brokers back", topic)
+	case sarama.ErrKafkaStorageError:
+		return "a broker cannot write to its disk: its log says why"
+	case sarama.ErrThrottlingQuotaExceeded:
+		return "the cluster's quota for the relay's user or client id is used up"
+	}
+	return ""
 }

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -13,15 +14,20 @@ type topic struct {
 	name       string
 	id         sarama.Uuid // KIP-516: another one is another topic of that name; zero: not known
 	partitions []*partition
-	waiting    list // what has no partition yet: their number is not known, or about to grow
-	grow       int  // the number of partitions to go over to once nothing is under way; 0: none
-	sticky     int  // where records without a key go, until a batch of it is cut
-	maxBatch   int  // bytes of a batch; less after the broker found one too large
+	waiting    list  // what has no partition yet: their number is not known, or about to grow
+	gate       *gate // nil: the topic of the dead letters
+	grow       int   // the number of partitions to go over to once nothing is under way; 0: none
+	sticky     int   // where records without a key go, until a batch of it is cut
+	maxBatch   int   // bytes of a batch; less after the broker found one too large
+	limit      int   // its max.message.bytes; 0: not known
+	limited    bool  // limit is what the broker has told, if it tells
 
 	// Metadata is asked for by raising wanted; an answer to a request that went
 	// out at asked sets answered.
 	wanted, asked, answered uint64
 	unready                 bool // the last answer said to ask again later
+	// missing is since when every answer has been that there is no such topic; zero: the last one was not.
+	missing time.Time
 
 	published, bytes uint64 // acknowledged events, and their keys, values and headers
 }
@@ -40,6 +46,8 @@ type partition struct {
 	needs uint64 // goes on only when topic.answered is this far: a leader looked up after a failure
 	tries int    // failures of the batch in a row
 	rest  bool   // waits until its next try is due
+	// doubted is that an oversized event waits for the limit to be read again.
+	doubted bool
 	// suspects is the length of the queue's front that was part of a refused
 	// batch and not accepted since: the guilty record is in it.
 	suspects int
@@ -67,7 +75,9 @@ type producer struct {
 	epoch int16
 }
 
-func newTopic(name string, maxBatch int) *topic { return &topic{name: name, maxBatch: maxBatch} }
+func newTopic(name string, maxBatch int, g *gate) *topic {
+	return &topic{name: name, maxBatch: maxBatch, gate: g}
+}
 
 // place returns the partition of a message.
 func (t *topic) place(m *message) *partition {
@@ -92,6 +102,14 @@ func (t *topic) setCount(n int) {
 	waiting.each(func(m *message) { t.place(m).queue.push(m) })
 }
 
+// most is how many bytes of records a batch may have.
+func (t *topic) most() int {
+	if t.limit > 0 {
+		return min(t.maxBatch, t.limit-batchOverhead)
+	}
+	return t.maxBatch
+}
+
 // drain empties the queue of what has no partition yet.
 func (t *topic) drain() list {
 	waiting := t.waiting
@@ -113,7 +131,7 @@ func (t *topic) busy() bool {
 // whichever leader.
 func (p *partition) sendable() bool {
 	switch {
-	case p.stuck != nil, p.rest, p.topic.answered < p.needs: // Invariant 5
+	case p.stuck != nil, p.rest, p.topic.answered < p.needs, p.topic.gate.closed(): // Invariant 5
 		return false
 	case p.batch != nil:
 		return !p.batch.onWire
@@ -133,7 +151,7 @@ func (p *partition) ready() int {
 // number and the contents it had, or a new one of at most bytes.
 func (p *partition) next(pr producer, bytes int) *batch {
 	if p.batch == nil {
-		p.batch = &batch{p: p, producer: pr, seq: p.seq, messages: p.queue.cut(p.limit, min(bytes, p.topic.maxBatch))}
+		p.batch = &batch{p: p, producer: pr, seq: p.seq, messages: p.queue.cut(p.limit, min(bytes, p.topic.most()))}
 		if t := p.topic; t.sticky == int(p.id) {
 			t.sticky = rand.IntN(len(t.partitions))
 		}
@@ -163,15 +181,19 @@ func (p *partition) halve() {
 	p.queue = b.messages
 }
 
-// convict takes the batch apart after its first record was found guilty: that
-// record is returned, and the partition stands still.
-func (p *partition) convict(err error) list {
+// unsend takes the batch apart after the broker refused it for good.
+func (p *partition) unsend() {
 	b := p.batch
-	p.batch, p.stuck = nil, err
-	guilty := b.messages.cut(1, 0)
+	p.batch = nil
 	b.messages.append(&p.queue)
 	p.queue = b.messages
-	return guilty
+}
+
+// convict takes n guilty records off the queue.
+func (p *partition) convict(n int) list {
+	p.suspects = max(0, p.suspects-n)
+	p.limit = p.suspects
+	return p.queue.cut(n, math.MaxInt)
 }
 
 // discard takes off a batch that the broker refused and that is old: nothing

@@ -77,7 +77,7 @@ func (b *Builder) build(ev *decoder.Event) (*record, error) {
 		err = b.setHeaders(ev)
 	}
 	if err != nil {
-		return nil, b.poison(ev, err)
+		return nil, b.poison(ev, invalid{err})
 	}
 	return &b.rec, nil
 }
@@ -110,6 +110,9 @@ func (b *Builder) setTopic(ev *decoder.Event) error {
 	}
 	if err := checkTopic(string(name)); err != nil {
 		return err
+	}
+	if string(name) == b.reserved {
+		return fmt.Errorf("the topic %s is for dead letters", name)
 	}
 	b.rec.topic = intern(b.topics, name)
 	return nil
@@ -179,11 +182,7 @@ func (b *Builder) setHeaders(ev *decoder.Event) error {
 		b.header(headerPlainID, id)
 		b.header(headerPlainType, typ)
 	}
-	if ev.LSN == 0 {
-		b.header(headerRecovered, valueTrue)
-	} else {
-		b.header(headerLSN, b.position(ev))
-	}
+	b.whence(ev)
 	for i, e := range b.extra {
 		b.extraHeader(e.header, ev.Row.Values[b.plan.extra[i]])
 	}
@@ -197,6 +196,15 @@ func (b *Builder) setHeaders(ev *decoder.Event) error {
 		return fmt.Errorf("column %q, the record's headers: %w", b.columns[roleHeaders], err)
 	}
 	return nil
+}
+
+// whence says where in the WAL the row stands, or that it comes from the table.
+func (b *Builder) whence(ev *decoder.Event) {
+	if ev.LSN == 0 {
+		b.header(headerRecovered, valueTrue)
+	} else {
+		b.header(headerLSN, b.position(ev))
+	}
 }
 
 // cloudEvent adds the attributes as the Kafka binding's binary mode wants them.

@@ -178,6 +178,7 @@ func TestBatchesShrink(t *testing.T) {
 func TestLargerThanARequest(t *testing.T) {
 	t.Parallel()
 	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	setLimit(t, cluster, "orders", 100<<20)
 	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
 	l := newLedger()
 	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
@@ -193,6 +194,7 @@ func TestLargerThanARequest(t *testing.T) {
 func TestRequestTheBrokerDrops(t *testing.T) {
 	t.Parallel()
 	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	setLimit(t, cluster, "orders", 100<<20)
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		return nil, errors.New("larger than socket.request.max.bytes"), true

@@ -234,7 +234,7 @@ func TestSequenceWraps(t *testing.T) {
 		n    int
 		want int32
 	}{{0, 1, 1}, {math.MaxInt32 - 1, 1, math.MaxInt32}, {math.MaxInt32, 1, 0}, {math.MaxInt32 - 2, 5, 2}} {
-		p := &partition{topic: newTopic("t", 1), batch: &batch{seq: tc.seq, messages: list{n: tc.n}}}
+		p := &partition{topic: newTopic("t", 1, nil), batch: &batch{seq: tc.seq, messages: list{n: tc.n}}}
 		if p.accepted(); p.seq != tc.want {
 			t.Errorf("%d records from sequence %d: next is %d, want %d", tc.n, tc.seq, p.seq, tc.want)
 		}

@@ -138,6 +138,11 @@ func (s *sender) take() []*batch {
 			p.scheduled = nil
 			continue
 		}
+		if k.oversized(p) {
+			p.scheduled = nil
+			k.doubt(p)
+			continue
+		}
 		room := k.tune.requestBytes - total
 		if total > 0 && first(p) > room {
 			s.ready[left] = p

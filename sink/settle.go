@@ -71,6 +71,7 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 		out.fail(given, k.down)
 		k.log.Error("outbox.producer_refused", "error", fatal, "events", given.count())
 	}
+	k.pump()
 	if k.closing && k.onWire == 0 {
 		k.signalIdle()
 	}
@@ -138,7 +139,7 @@ func (k *Kafka) again(p *partition, cause error, lost bool) {
 		k.schedule(p)
 		k.mu.Unlock()
 	})
-	k.trouble(fmt.Errorf("topic %s, partition %d: %w", p.topic.name, p.id, cause), "outbox.produce_retry")
+	k.trouble("outbox.produce_retry", fmt.Errorf("topic %s, partition %d: %w", p.topic.name, p.id, cause), waitingHint(cause, p.topic.name))
 }
 
 // refused halves a batch that the broker will never take, or names its only record guilty.
@@ -160,16 +161,9 @@ func (k *Kafka) refused(p *partition, v verdict, cause error, out *settled) {
 		return
 	}
 	k.counters.queued += b.messages.n
-	guilty := p.convict(cause) // Invariant 5: the partition stands still
-	out.fail(lists{guilty}, k.verdict(p.topic, guilty.head, fmt.Sprintf("%s, partition %d", p.topic.name, p.id), cause))
-}
-
-// verdict returns the error of an event that the cluster refuses. It was counted as queued.
-func (k *Kafka) verdict(t *topic, m *message, where string, cause error) error {
-	k.counters.queued--
-	k.counters.failed++
-	k.counters.failures[errorName(cause)]++
-	return poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, t.name, len(m.buf)))
+	n := b.messages.n
+	p.unsend()
+	k.convict(p, n, cause, out)
 }
 
 // deliver settles messages, without the lock: acks are the relay's code.

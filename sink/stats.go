@@ -16,6 +16,7 @@ type KafkaStats struct {
 	Published      uint64    `json:"published"`       // acknowledged events
 	PublishedBytes uint64    `json:"published_bytes"` // their keys, values and headers
 	Failed         uint64    `json:"failed"`          // events given back with an error
+	DeadLetters    uint64    `json:"dead_letters"`    // events that went to the dead-letter topic instead
 	Requests       uint64    `json:"requests"`        // produce requests
 	Retries        uint64    `json:"retries"`         // batches that had to be sent again
 	Topics         int       `json:"topics"`
@@ -28,7 +29,8 @@ type counters struct {
 	queued, inFlight         int
 	published, bytes, failed uint64
 	requests, retried        uint64
-	retries, failures        map[string]uint64 // by errorName
+	buried                   uint64            // dead letters acknowledged
+	retries, failures, dead  map[string]uint64 // by errorName
 	lastAck                  time.Time
 }
 
@@ -41,7 +43,7 @@ func (k *Kafka) Stats() KafkaStats {
 		Connected: k.connected(), LastErrorAt: k.link.errAt,
 		Queued: c.queued, InFlight: c.inFlight, Oldest: k.oldest(),
 		Published: c.published, PublishedBytes: c.bytes, Failed: c.failed,
-		Requests: c.requests, Retries: c.retried,
+		DeadLetters: c.buried, Requests: c.requests, Retries: c.retried,
 		Topics: len(k.order), Brokers: len(k.brokers), LastAck: c.lastAck,
 	}
 	if k.link.err != nil {
@@ -74,6 +76,7 @@ func (k *Kafka) oldest() time.Time {
 			ns = append(ns, l.head.published)
 		}
 	}
+	first(&k.gate.behind)
 	for _, t := range k.order {
 		first(&t.waiting)
 		for _, p := range t.partitions {

@@ -2,8 +2,10 @@ package sink
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -264,5 +266,35 @@ func TestNewTopicDoesNotInheritTheBackoff(t *testing.T) {
 	l.awaitDone(t, 1)
 	if d := time.Since(start); d > 700*time.Millisecond {
 		t.Errorf("a new topic took %v", d)
+	}
+}
+
+// What waits for a topic says so, with what to do about it, and is no trouble of the cluster's.
+func TestTopicTroubleHasAHint(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		create CreateTopics
+		fault  *kfake.Fault
+		want   string
+	}{
+		"missing":  {want: "set kafka.create_topics.partitions"},
+		"denied":   {CreateTopics{Partitions: 1}, &kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.TopicAuthorizationFailed, Count: -1}, "grant the relay's user CREATE on topic later"},
+		"replicas": {CreateTopics{Partitions: 1, ReplicationFactor: 9}, nil, "kafka.create_topics.replication_factor"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log logText
+			cluster := fake(t)
+			if tc.fault != nil {
+				cluster.Fault(*tc.fault)
+			}
+			k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			l := newLedger()
+			k.Publish(event(0, "later", []byte("key"), []byte("1")), l.ack(0))
+			eventually(t, "the hint "+tc.want, func() bool { return strings.Contains(log.String(), tc.want) })
+			if text := log.String(); !strings.Contains(text, "outbox.topic_unavailable") || strings.Contains(text, "kafka_unreachable") || !k.Stats().Connected {
+				t.Errorf("the log says\n%s", text)
+			}
+		})
 	}
 }

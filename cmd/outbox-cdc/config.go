@@ -25,9 +25,9 @@ type Config struct {
 	Kafka       KafkaConfig       `embed:"" prefix:"kafka-" group:"Kafka:"`
 
 	Delivery        string `name:"delivery" group:"Delivery:" default:"at_least_once" allowed:"at_least_once,exactly_once" built:"at_least_once" help:"Promise to consumers: at_least_once."`
-	OnPoison        string `name:"on-poison" group:"Delivery:" default:"stop" allowed:"stop,dead_letter" built:"stop" help:"What to do about an event that cannot be published: stop (exit code 3)."`
+	OnPoison        string `name:"on-poison" group:"Delivery:" default:"stop" allowed:"stop,dead_letter" help:"What to do about an event that cannot be published: stop (exit code 3), or dead_letter."`
 	OnSlotLost      string `name:"on-slot-lost" group:"Delivery:" default:"stop" allowed:"stop,recover" built:"stop" help:"What to do when the slot is lost: stop (exit code 4)."`
-	DeadLetterTopic string `name:"dead-letter-topic" hidden:"" group:"Delivery:" default:"outbox.dead-letter" help:"Where on_poison: dead_letter sends events; that is not built yet."`
+	DeadLetterTopic string `name:"dead-letter-topic" group:"Delivery:" default:"outbox.dead-letter" help:"Topic of events that cannot be published, with on_poison: dead_letter or --dead-letter-id."`
 
 	Limits         LimitsConfig  `embed:"" prefix:"limits-" group:"Limits and times:"`
 	StartupTimeout time.Duration `name:"startup-timeout" group:"Limits and times:" default:"0" help:"Give up when either side was not reached this long after the start (exit code 5); 0: never."`

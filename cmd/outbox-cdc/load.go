@@ -19,6 +19,8 @@ type loaded struct {
 	// flag, a variable, or a line of the file. The keys are Config's.
 	Origin   map[string]string
 	Warnings []warning
+	// deadLetterIDs is no setting, for it is meant for one start: runCmd.DeadLetterID.
+	deadLetterIDs []string
 }
 
 // warning is something odd that does not keep a command from running.

@@ -192,7 +192,6 @@ func TestRefused(t *testing.T) {
 		cause, hint string
 	}{
 		"exactly_once":     {given{yaml: "delivery: exactly_once"}, "delivery: exactly_once (", "use at_least_once"},
-		"dead_letter":      {given{env: []string{"OUTBOX_CDC_ON_POISON=dead_letter"}}, "on_poison: dead_letter (OUTBOX_CDC_ON_POISON) is not built yet", "use stop"},
 		"recover":          {given{yaml: "on_slot_lost: recover"}, "on_slot_lost: recover", "use stop"},
 		"retention":        {given{yaml: "retention: 24h"}, "retention: 24h0m0s", "use 0s"},
 		"message_prefix":   {given{yaml: "message_prefix: outbox"}, "message_prefix: outbox", "empty"},
@@ -203,7 +202,7 @@ func TestRefused(t *testing.T) {
 		"oauth":            {given{yaml: "kafka: {sasl: {mechanism: OAUTHBEARER}}"}, "kafka.sasl.mechanism: OAUTHBEARER", "SCRAM-SHA-512"},
 		"partition column": {given{yaml: "table: {columns: {partition: p}}"}, "table.columns.partition: p", "empty"},
 
-		"on_poison":      {given{args: []string{"--on-poison=foo"}}, `on_poison is "foo" (--on-poison)`, "use stop; not built yet: dead_letter"},
+		"on_poison":      {given{args: []string{"--on-poison=foo"}}, `on_poison is "foo" (--on-poison)`, "use stop or dead_letter"},
 		"format":         {given{yaml: "format: avro"}, `format is "avro"`, "use cloudevents-binary or plain; not built yet: cloudevents-structured, debezium"},
 		"compression":    {given{yaml: "kafka: {compression: brotli}"}, `kafka.compression is "brotli"`, "use none, gzip, lz4, zstd or snappy"},
 		"log level":      {given{yaml: "log: {level: loud}"}, `log.level is "loud"`, "debug, info, warn or error"},
@@ -377,13 +376,5 @@ func TestEnvironmentWarnings(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-}
-
-func TestDeadLetterTopicWithoutEffect(t *testing.T) {
-	t.Parallel()
-	l := mustLoad(t, given{yaml: "dead_letter_topic: dlq"})
-	if len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0].Text, "no effect") {
-		t.Errorf("warnings %v", l.Warnings)
 	}
 }

@@ -19,6 +19,7 @@ type recoverCmd struct {
 	DryRun      bool   `name:"dry-run" help:"Say what would be done, count the rows, and change nothing."`
 	Yes         bool   `name:"yes" help:"Do not ask."`
 	ReplaceSlot bool   `name:"replace-slot" help:"Drop the slot even though it looks usable. What it has not sent and the table no longer holds is lost."`
+	deadLetterFlag
 	configFlags
 }
 
@@ -46,6 +47,7 @@ func (c *recoverCmd) Run(ctx context.Context, a *app, line *kong.Context) error 
 	if err != nil {
 		return err
 	}
+	l.deadLetterIDs = c.DeadLetterID
 	builder, err := l.builder()
 	if err != nil {
 		return err

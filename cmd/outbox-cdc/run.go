@@ -18,6 +18,7 @@ import (
 type runCmd struct {
 	Stdout bool `name:"stdout" help:"Write events to standard output, one JSON object a line, instead of to Kafka. They count as published."`
 	NoInit bool `name:"no-init" help:"Do not create publication and slot when neither is there; exit with 4 instead."`
+	deadLetterFlag
 	configFlags
 }
 
@@ -27,6 +28,10 @@ func (*runCmd) Help() string {
 after what is in flight was acknowledged; another signal, more than half a second later, cuts that short. A second instance
 stands by and takes over.
 
+An event that cannot be published (too large, no valid topic, refused by the brokers, …) ends it with exit code 3 and an error
+that names the event. With on_poison: dead_letter such events go to dead_letter_topic, with the reason in their headers, and the
+relay goes on once that is acknowledged.
+
 Exit codes: 0 clean stop; 1 unexpected error; 2 usage or configuration; 3 an event that cannot be published; 4 slot lost or
 missing; 5 a side not reachable within startup_timeout.
 
@@ -34,6 +39,7 @@ Examples:
 
     outbox-cdc run --postgres-url postgres://relay@db:5432/app --kafka-brokers kafka:9092
     outbox-cdc run --config relay.yaml --log-level debug
+    outbox-cdc run --config relay.yaml --dead-letter-id 0190c6f0-7a00-7000-8000-000000000001
     outbox-cdc run --postgres-url postgres://relay@db:5432/app --stdout` + configHelp
 }
 
@@ -60,6 +66,7 @@ func (c *runCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
 	for _, w := range l.Warnings {
 		log.Warn("outbox.configuration", "warning", w.Text, "hint", w.Hint)
 	}
+	l.deadLetterIDs = c.DeadLetterID
 	p, err := c.assemble(a, l, log)
 	if err != nil {
 		return err

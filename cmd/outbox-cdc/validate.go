@@ -30,12 +30,6 @@ func (l *loaded) validate() error {
 	if _, err := l.tableName(); err != nil {
 		return l.invalid("table.name", err, "such as public.outbox")
 	}
-	if l.Origin["dead_letter_topic"] != "" && l.OnPoison == "stop" {
-		l.Warnings = append(l.Warnings, warning{
-			Text: fmt.Sprintf("dead_letter_topic (%s) has no effect while on_poison is stop", l.origin("dead_letter_topic")),
-			Hint: "remove it: dead letters are not built yet",
-		})
-	}
 	return nil
 }
 

@@ -83,6 +83,7 @@ func (l *loaded) kafka(b *sink.Builder, log *slog.Logger) (*sink.Kafka, error) {
 			ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify},
 		SASL:         sink.SASLConfig{Mechanism: s.Mechanism, User: s.Username, Password: s.Password},
 		CreateTopics: sink.CreateTopics{Partitions: int32(n.Partitions), ReplicationFactor: int16(n.ReplicationFactor)},
+		DeadLetters:  sink.DeadLetters{Topic: l.DeadLetterTopic, All: l.OnPoison == "dead_letter", Only: l.deadLetterIDs},
 		Log:          log,
 	}, b)
 }
