@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/outbox-cdc/outbox-cdc/cdc"
@@ -60,13 +61,19 @@ func (l *loaded) builder() (*sink.Builder, error) {
 			Source: c.Source, Subject: c.Subject, CorrelationID: c.CorrelationID, CausationID: c.CausationID,
 			DataVersion: c.DataVersion, Traceparent: c.Traceparent, Tracestate: sink.DefaultColumns().Tracestate,
 		},
-		Explicit:     l.explicit("table.columns"),
+		Explicit:     l.explicitRoles(),
 		Topic:        l.Route.Topic,
 		Format:       l.Format,
 		Source:       source,
 		Attributes:   l.CloudEvents.Attributes,
 		ExtraHeaders: l.Headers.Extra,
 	})
+}
+
+// explicitRoles returns the keys of table.columns that were set and say what a
+// record is made of. order belongs to recovery, and partition to nobody yet.
+func (l *loaded) explicitRoles() []string {
+	return slices.DeleteFunc(l.explicit("table.columns"), func(key string) bool { return key == "order" || key == "partition" })
 }
 
 // kafka makes the Kafka side. It has to be closed.

@@ -81,6 +81,66 @@ headers: {extra: [c13]}
 	}
 }
 
+// TestEverySettingReachesTheRecord: the two packages agree on what can be set.
+func TestEverySettingReachesTheRecord(t *testing.T) {
+	t.Parallel()
+	for _, s := range settings() {
+		texts, _ := sample(t, s)
+		for _, text := range texts {
+			l := mustLoad(t, given{
+				env:  []string{"OUTBOX_CDC_CLOUDEVENTS_SOURCE=//orders"}, // or the URL is looked at
+				args: []string{"--" + s.Flag() + "=" + text},
+			})
+			if _, err := l.builder(); err != nil {
+				t.Errorf("%s = %q: %v", s.Key, text, err)
+			}
+		}
+	}
+}
+
+// TestWholeFile loads every setting at its default, written out.
+func TestWholeFile(t *testing.T) {
+	t.Parallel()
+	l := mustLoad(t, given{yaml: `
+postgres:
+  url: postgres://relay@db:5432/app
+  slot: outbox_cdc
+  publication: outbox_cdc
+table:
+  name: public.outbox
+  preset: default
+  columns: {id: id, key: aggregate_id, type: event_type, payload: payload, timestamp: occurred_at, headers: headers,
+            source: source, subject: "", correlation_id: correlation_id, causation_id: causation_id,
+            data_version: data_version, traceparent: traceparent, partition: "", order: ""}
+  payload: column
+message_prefix: ""
+route:
+  topic: "outbox.event.{aggregate_type}"
+format: cloudevents-binary
+cloudevents: {source: "", attributes: {}}
+headers: {extra: []}
+kafka:
+  brokers: [localhost:9092]
+  compression: none
+  tls: {enabled: false}
+  sasl: {mechanism: ""}
+  create_topics: {partitions: 0, replication_factor: 0}
+delivery: at_least_once
+on_poison: stop
+on_slot_lost: stop
+dead_letter_topic: outbox.dead-letter
+limits: {in_flight_bytes: 16MiB, in_flight_events: 50000}
+startup_timeout: 0
+drain_timeout: 10s
+retention: 0
+http: {listen: "127.0.0.1:8099"}
+log: {level: info, format: json}
+`})
+	if _, err := l.builder(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKafkaWiring(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ yaml, want string }{
