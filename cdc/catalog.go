@@ -103,12 +103,12 @@ SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), acti
 func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error) {
 	var cat catalog
 	s := &cat.server
-	err := conn.QueryRow(ctx, serverSQL).Scan(&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role)
+	err := queryRow(ctx, conn, []any{&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role}, serverSQL)
 	if err != nil {
 		return cat, postgresError("read server settings", err)
 	}
 	var t table
-	err = conn.QueryRow(ctx, tableSQL, c.Table.Schema, c.Table.Name).Scan(&t.Kind, &t.Persistence, &t.Columns, &t.Generated, &t.ByteaDomains)
+	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
 	}
@@ -122,8 +122,8 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 // readPublication returns the publication, or nil when there is none.
 func readPublication(ctx context.Context, conn *pgx.Conn, c Config) (*publication, error) {
 	var p publication
-	err := conn.QueryRow(ctx, publicationSQL, c.Publication, c.Table.Schema, c.Table.Name).
-		Scan(&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables)
+	err := queryRow(ctx, conn, []any{&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables},
+		publicationSQL, c.Publication, c.Table.Schema, c.Table.Name)
 	there, err := found(&p, err)
 	if err != nil {
 		return nil, postgresError("look up publication", err)
@@ -135,8 +135,8 @@ func readPublication(ctx context.Context, conn *pgx.Conn, c Config) (*publicatio
 func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*slot, error) {
 	var s slot
 	var restart, confirmed string
-	err := conn.QueryRow(ctx, slotSQL, name).Scan(&s.Type, &s.Plugin, &s.Database, &s.Active, &s.ActivePID, &s.Creating,
-		&restart, &confirmed, &s.WALStatus, &s.Invalidation)
+	err := queryRow(ctx, conn, []any{&s.Type, &s.Plugin, &s.Database, &s.Active, &s.ActivePID, &s.Creating,
+		&restart, &confirmed, &s.WALStatus, &s.Invalidation}, slotSQL, name)
 	if found, err := found(&s, err); found == nil {
 		if err != nil {
 			err = postgresError("look up slot", err)

@@ -126,7 +126,7 @@ SELECT coalesce(current_setting('synchronous_standby_names', true), ''),
 func checkSettings(ctx context.Context, conn *pgx.Conn, cat catalog) []fault.Finding {
 	var syncNames, keep, idle string
 	var slots, senders int
-	if err := conn.QueryRow(ctx, settingsSQL).Scan(&syncNames, &keep, &idle, &slots, &senders); err != nil {
+	if err := queryRow(ctx, conn, []any{&syncNames, &keep, &idle, &slots, &senders}, settingsSQL); err != nil {
 		return []fault.Finding{failing("server settings", postgresError("read server settings", err))}
 	}
 	var findings []fault.Finding

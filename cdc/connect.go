@@ -155,8 +155,10 @@ func tryReplication(ctx context.Context, c Config) error {
 // (PostgreSQL 17 on): older servers refuse it in the startup packet.
 func liftTransactionTimeout(ctx context.Context, conn *pgconn.PgConn) error {
 	const sql = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
-	if _, err := conn.Exec(ctx, sql).ReadAll(); err != nil {
-		return postgresError("set transaction_timeout", err)
+	limited, cancel := brief(ctx)
+	defer cancel()
+	if _, err := conn.Exec(limited, sql).ReadAll(); err != nil {
+		return postgresError("set transaction_timeout", late(ctx, err))
 	}
 	return nil
 }

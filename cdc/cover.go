@@ -35,7 +35,7 @@ func (v *cover) fields() []any { return []any{&v.covered, &v.inserts, &v.table, 
 
 func readCover(ctx context.Context, conn *pgx.Conn, c Config) (*cover, error) {
 	var v cover
-	if err := conn.QueryRow(ctx, coverSQL, c.Publication, c.Table.Schema, c.Table.Name).Scan(v.fields()...); err != nil {
+	if err := queryRow(ctx, conn, v.fields(), coverSQL, c.Publication, c.Table.Schema, c.Table.Name); err != nil {
 		return nil, postgresError("look up publication", err)
 	}
 	return &v, nil

@@ -80,7 +80,7 @@ func inspect(ctx context.Context, conn *pgx.Conn, c Config) (SlotStatus, error) 
 		s.Problem, s.Hint = "not set up yet", "`outbox-cdc run` sets it up on its first start, and so does `outbox-cdc init`"
 	}
 	var oldest float64
-	err = conn.QueryRow(ctx, inspectSQL, c.Slot).Scan(&s.ServerLSN, &s.LagBytes, &s.RetainedBytes, &s.Headroom, &s.Holder, &oldest)
+	err = queryRow(ctx, conn, []any{&s.ServerLSN, &s.LagBytes, &s.RetainedBytes, &s.Headroom, &s.Holder, &oldest}, inspectSQL, c.Slot)
 	if err != nil {
 		return s, postgresError("read slot status", err)
 	}

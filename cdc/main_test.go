@@ -76,6 +76,17 @@ func database(t *testing.T, more ...string) (name string, conn *pgx.Conn) {
 	return name, conn
 }
 
+// connect opens another connection to a test's database.
+func connect(t *testing.T, name string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), shared.URLFor(name, "postgres", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
 func mustExec(t *testing.T, ctx context.Context, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := conn.Exec(ctx, sql, args...); err != nil {
@@ -245,11 +256,15 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
+func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+func (b *logBuffer) contains(part string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Contains(b.text.String(), part)
+}
+
 func (b *logBuffer) await(t *testing.T, part string) {
 	t.Helper()
-	eventually(t, "log line with "+part, func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return strings.Contains(b.text.String(), part)
-	})
+	eventually(t, "log line with "+part, func() bool { return b.contains(part) })
 }

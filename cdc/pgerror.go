@@ -72,6 +72,10 @@ func postgresError(op string, err error) error {
 		}
 		return fault.New(fault.Unexpected, op, flat, "")
 	}
+	if errors.Is(err, errLate) {
+		return fault.New(fault.Unreachable, op, flat,
+			"the connection may have died, or the server is busy, or waits for a lock on the table: look at pg_stat_activity")
+	}
 	if hint := tlsRefusal(err); hint != "" {
 		return fault.New(fault.Usage, op, flat, hint)
 	}

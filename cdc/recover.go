@@ -110,7 +110,7 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 // alone makes sure that no other recovery of the slot is at work.
 func (v *recovery) alone(ctx context.Context) error {
 	var mine bool
-	err := v.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtext('outbox-cdc recover'), hashtext($1))", v.config.Slot).Scan(&mine)
+	err := queryRow(ctx, v.conn, []any{&mine}, "SELECT pg_try_advisory_lock(hashtext('outbox-cdc recover'), hashtext($1))", v.config.Slot)
 	switch {
 	case err != nil:
 		return postgresError("lock", err)
@@ -271,9 +271,11 @@ func (v *recovery) snapshot(ctx context.Context) error {
 		defer cancel()
 		_ = exporter.Close(closing)
 	}()
-	stop := watchBlockers(ctx, c, exporter.PID())
-	name, err := exportSnapshot(ctx, exporter, v.createSlotSQL())
-	stop()
+	var name string
+	err = whileWatched(ctx, c, exporter.PID(), func(ctx context.Context) error {
+		name, err = exportSnapshot(ctx, exporter, v.createSlotSQL())
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -135,11 +135,11 @@ func (r *Relay) complain(err error) {
 
 // session connects, sets up, waits for the slot and runs the line once.
 func (r *Relay) session(ctx context.Context, started time.Time) error {
-	conn, err := r.connect(ctx, started)
+	conn, err := r.begin(ctx, started)
 	if err != nil {
 		return err
 	}
-	l, err := r.prepare(ctx, conn)
+	l, err := r.open(ctx, conn)
 	if err != nil {
 		closeSQL(conn)
 		return err
@@ -160,32 +160,53 @@ func (r *Relay) session(ctx context.Context, started time.Time) error {
 	return err
 }
 
-// connect opens the plain connection, for no longer than the startup timeout allows.
-func (r *Relay) connect(ctx context.Context, started time.Time) (*pgx.Conn, error) {
+// begin opens the plain connection and sets up what is missing, for no longer
+// than the startup timeout allows.
+func (r *Relay) begin(ctx context.Context, started time.Time) (*pgx.Conn, error) {
+	limited, cancel := context.WithCancel(ctx)
+	defer cancel()
+	arrived := func() { r.reached = true }
 	if t := r.config.StartupTimeout; t > 0 && !r.reached {
-		limited, cancel := context.WithDeadline(ctx, started.Add(t))
-		defer cancel()
-		return connectSQL(limited, r.config.URL)
+		// Not a deadline: it ends once Postgres was reached.
+		limit := time.AfterFunc(time.Until(started.Add(t)), cancel)
+		defer limit.Stop()
+		arrived = func() { r.reached = limit.Stop() || r.reached }
 	}
-	return connectSQL(ctx, r.config.URL)
+	conn, err := r.prepare(limited, arrived)
+	switch {
+	case err == nil:
+		r.reached = true
+	case limited.Err() != nil && ctx.Err() == nil:
+		return nil, fault.New(fault.Unreachable, "reach postgres", context.DeadlineExceeded, fault.HintOf(err))
+	}
+	return conn, err
 }
 
-// prepare sets up what is missing, and opens the line.
-func (r *Relay) prepare(ctx context.Context, conn *pgx.Conn) (*line, error) {
-	c := r.config
-	if ask := c.BeforeSlot; ask != nil {
-		c.BeforeSlot = func(ctx context.Context) error {
-			r.reached = true // it is not Postgres that we wait for
-			return ask(ctx)
-		}
-	}
-	report, err := setUp(ctx, conn, c, false)
+// prepare connects, sets up, and says when Postgres was reached: what a first
+// start then waits for is another thing.
+func (r *Relay) prepare(ctx context.Context, arrived func()) (*pgx.Conn, error) {
+	conn, err := connectSQL(ctx, r.config.URL)
 	if err != nil {
 		return nil, err
 	}
-	r.reached = true
+	c := r.config
+	c.BeforeSlot = func(ctx context.Context) error {
+		arrived()
+		if ask := r.config.BeforeSlot; ask != nil {
+			return ask(ctx)
+		}
+		return nil
+	}
+	report, err := setUp(ctx, conn, c, false)
+	if errors.Is(err, errBeingCreated) {
+		arrived()
+	}
+	if err != nil {
+		closeSQL(conn)
+		return nil, err
+	}
 	r.announce(report)
-	return r.open(ctx, conn)
+	return conn, nil
 }
 
 // open waits until the slot is free, and starts the stream where it stands.
@@ -264,7 +285,7 @@ func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
 	if r.Stats().State != Standby {
 		var application, address, since string
 		holder := fmt.Sprintf("pid %d holds the slot", pid)
-		if err := conn.QueryRow(ctx, holderSQL, pid).Scan(&application, &address, &since); err == nil {
+		if err := queryRow(ctx, conn, []any{&application, &address, &since}, holderSQL, pid); err == nil {
 			holder = fmt.Sprintf("pid %d (%s from %s, since %s) holds the slot", pid, application, address, since)
 		}
 		// A standby that could not replicate would find out when it is needed.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -190,83 +189,43 @@ func setMark(ctx context.Context, conn *pgx.Conn, c Config, m mark) error {
 }
 
 // createReplicationSlot creates the slot. The server waits for all running
-// transactions first; who they are is logged, since nothing else shows it.
+// transactions first.
 func createReplicationSlot(ctx context.Context, conn *pgx.Conn, c Config, version int) error {
 	args := ""
 	if version >= 170000 {
 		args = ", false, false, true" // temporary, twophase, failover
 	}
-	stop := watchBlockers(ctx, c, conn.PgConn().PID())
-	err := exec(ctx, conn, "create slot", fmt.Sprintf("SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s)", literal(c.Slot), args))
-	stop()
+	sql := fmt.Sprintf("SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s)", literal(c.Slot), args)
+	err := whileWatched(ctx, c, conn.PgConn().PID(), func(ctx context.Context) error {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return postgresError("create slot", err)
+		}
+		return nil
+	})
 	if pgCode(err) == codeInsufficientPrivilege {
 		return fault.New(fault.Unexpected, "create slot", errors.Unwrap(err),
 			fmt.Sprintf("ALTER ROLE <this role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication) and start again; "+
-				"or let the relay's role, which has it, SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s), and then run `outbox-cdc init` as the publication's owner",
-				literal(c.Slot), args))
+				"or let the relay's role, which has it, %s, and then run `outbox-cdc init` as the publication's owner", sql))
 	}
 	return err
 }
 
 const (
-	blockersAfter = 2 * time.Second
-	blockersEvery = 10 * time.Second
+	// mostRows is as far as rows are counted: more of them take too long.
+	mostRows = 100_000
+	// countTimeout is the server's, unlike queryTimeout, and does not cost the connection.
+	countTimeout = 2 * time.Second
 )
 
-const blockersSQL = `
-SELECT coalesce(string_agg(who, ', '), '')
-  FROM (SELECT format('pid %s (%s, for %s)', pid, coalesce(nullif(application_name, ''), usename, '?'),
-                      date_trunc('second', now() - xact_start)) AS who
-          FROM pg_stat_activity
-         WHERE backend_xid IS NOT NULL AND pid <> $1
-         UNION ALL
-        SELECT format('prepared transaction %L (for %s)', gid, date_trunc('second', now() - prepared))
-          FROM pg_prepared_xacts) AS blockers`
-
-// watchBlockers begins to report what slot creation by pid waits for; stop ends that.
-func watchBlockers(ctx context.Context, c Config, pid uint32) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { reportBlockers(ctx, c, pid) })
-	return func() {
-		cancel()
-		watcher.Wait()
-	}
-}
-
-// reportBlockers names, until ctx ends, the transactions that slot creation by pid waits for.
-func reportBlockers(ctx context.Context, c Config, pid uint32) {
-	wait := time.NewTimer(blockersAfter)
-	defer wait.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-wait.C:
-		}
-		conn, err := connectSQL(ctx, c.URL)
-		if err != nil {
-			return // the creation itself will report what is wrong
-		}
-		var blockers string
-		err = conn.QueryRow(ctx, blockersSQL, int64(pid)).Scan(&blockers)
-		closeSQL(conn)
-		if err == nil && blockers != "" {
-			c.Log.Warn("outbox.slot_creation_waits", "slot", c.Slot, "blocked_by", blockers,
-				"hint", "slot creation waits for transactions that are older than it: end them, SELECT pg_terminate_backend(pid), or ROLLBACK PREPARED")
-		}
-		wait.Reset(blockersEvery)
-	}
-}
-
-// mostRows is as far as rows are counted: more of them take too long.
-const mostRows = 100_000
-
-// countRows returns how many rows the table holds, mostRows at most, or -1 when it may not be read.
+// countRows returns how many rows the table holds, mostRows at most, or -1
+// when it may not be read or counting takes too long.
 func countRows(ctx context.Context, conn *pgx.Conn, c Config) int64 {
+	if err := exec(ctx, conn, "count rows", fmt.Sprintf("SET statement_timeout = %d", countTimeout.Milliseconds())); err != nil {
+		return -1
+	}
 	var n int64
-	sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %d) AS counted", c.Table.quoted(), mostRows)
-	if err := conn.QueryRow(ctx, sql).Scan(&n); err != nil {
+	err := queryRow(ctx, conn, []any{&n}, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %d) AS counted", c.Table.quoted(), mostRows))
+	if exec(ctx, conn, "count rows", "RESET statement_timeout") != nil || err != nil {
 		return -1
 	}
 	return n
@@ -281,12 +240,4 @@ func existing(c Config, created []string) []string {
 		}
 	}
 	return there
-}
-
-func exec(ctx context.Context, conn *pgx.Conn, op, sql string) error {
-	// The simple protocol, for some of these are several statements.
-	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return postgresError(op, err)
-	}
-	return nil
 }

@@ -46,6 +46,8 @@ const (
 	createSlot             // the publication is there: an interrupted first start, or init
 )
 
+var errBeingCreated = errors.New("just being created")
+
 // nextStep decides by what is there. init is for the init command, which may
 // also complete what a DBA began. It fails when going on would lose events.
 func (cat catalog) nextStep(c Config, init bool) (step, error) {
@@ -55,7 +57,7 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 	switch p := cat.publication; {
 	case cat.slot != nil && cat.slot.Creating:
 		return proceed, fault.New(fault.Unreachable, "open slot",
-			fmt.Errorf("slot %q is just being created by pid %d, which waits for older transactions", c.Slot, cat.slot.ActivePID), "")
+			fmt.Errorf("slot %q is %w by pid %d, which waits for older transactions", c.Slot, errBeingCreated, cat.slot.ActivePID), "")
 	case cat.slot != nil && p == nil:
 		return proceed, missingPublication(c)
 	case cat.slot != nil && readMark(p.Comment) == recovering:

@@ -68,11 +68,13 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream
 		return nil, err
 	}
 	s := &stream{conn: conn, heard: heard, received: confirmed, reported: confirmed, buf: make([]byte, 0, statusUpdateSize)}
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	limited, cancel := brief(ctx)
+	defer cancel()
+	system, err := pglogrepl.IdentifySystem(limited, conn)
 	if err == nil {
 		s.timeline = system.Timeline
 		// 0/0 means where the slot stands: a position of our own could only skip or be ignored.
-		err = pglogrepl.StartReplication(ctx, conn, ident(c.Slot), 0, pglogrepl.StartReplicationOptions{
+		err = pglogrepl.StartReplication(limited, conn, ident(c.Slot), 0, pglogrepl.StartReplicationOptions{
 			Mode: pglogrepl.LogicalReplication,
 			PluginArgs: []string{
 				"proto_version '1'",
@@ -82,7 +84,7 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream
 	}
 	if err != nil {
 		s.close()
-		return nil, s.refused("start replication", err)
+		return nil, s.refused("start replication", late(ctx, err))
 	}
 	return s, nil
 }

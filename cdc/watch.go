@@ -15,7 +15,6 @@ import (
 
 const (
 	watchInterval = 10 * time.Second
-	queryTimeout  = 5 * time.Second
 	// letGoAfter is how long the line may go on once the server is stopping: a
 	// fast shutdown waits for every walsender's flush position.
 	letGoAfter = 5 * time.Second
@@ -137,13 +136,11 @@ const replySQL = `SELECT reply_time FROM pg_stat_replication WHERE pid = $1`
 // If the line hears nothing though it asked, the walsender may be busy with
 // WAL that is none of ours; but if it has read the question, its answer got lost.
 func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
 	c := w.config
 	var now cover
 	var streaming bool
-	err := conn.QueryRow(ctx, coverSQL+streamingSQL, c.Publication, c.Table.Schema, c.Table.Name, c.Slot, int64(w.walsender)).
-		Scan(append(now.fields(), &streaming)...)
+	err := queryRow(ctx, conn, append(now.fields(), &streaming), coverSQL+streamingSQL,
+		c.Publication, c.Table.Schema, c.Table.Name, c.Slot, int64(w.walsender))
 	if err != nil {
 		return postgresError("watch the server", err)
 	}
@@ -159,7 +156,7 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) e
 			fmt.Errorf("walsender %d no longer holds slot %q", w.walsender, c.Slot), ""))
 	case w.silentStill(suspected):
 		var read *time.Time
-		err := conn.QueryRow(ctx, replySQL, int64(w.walsender)).Scan(&read)
+		err := queryRow(ctx, conn, []any{&read}, replySQL, int64(w.walsender))
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return postgresError("watch the server", err)
 		}
@@ -179,7 +176,7 @@ func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn
 	began := time.Now()
 	var b backoff
 	for {
-		trying, cancel := context.WithTimeout(ctx, queryTimeout)
+		trying, cancel := brief(ctx)
 		conn, err := connectSQL(trying, w.config.URL)
 		cancel()
 		ended = ended || stopping(err)

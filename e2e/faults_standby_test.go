@@ -45,3 +45,30 @@ func (s *stage) takeOver(active *rig.Relay, how string, end func(*rig.Relay), li
 	s.more(1000)
 	return standby
 }
+
+// A standby finds out by itself that its link has lost everything, and is there
+// when it is needed.
+func TestFaultStandbyLinkSilent(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, sharedPostgres(t, "17"), sharedKafka(t).Brokers())
+	active := s.run()
+	active.AwaitState("streaming")
+	proxy := newProxy(t, s.pg.Addr())
+	standby := rig.Run(t, append(s.env, "OUTBOX_CDC_POSTGRES_URL="+s.via(proxy.address()))...)
+	standby.AwaitState("standby")
+	if n := proxy.silence(false); n == 0 {
+		t.Fatal("the standby has no connection")
+	}
+	if code := active.Stop(); code != 0 {
+		t.Fatalf("exit code %d after SIGTERM:\n%s", code, active.Log())
+	}
+	began := time.Now()
+	standby.AwaitState("streaming")
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("took over after %v", took)
+	}
+	l := s.write(1000, 0)
+	s.more(500)
+	l.end()
+	s.finish(standby)
+}
