@@ -16,6 +16,7 @@ type catalog struct {
 	table       *table       // nil: it does not exist
 	publication *publication // nil: it does not exist
 	slot        *slot        // nil: it does not exist
+	cover       *cover       // read before the publication: what changes between is noticed later
 }
 
 type server struct {
@@ -25,6 +26,8 @@ type server struct {
 	Database   string
 	Role       string
 }
+
+func (s server) major() int { return s.Version / 10000 }
 
 type table struct {
 	Kind        string // pg_class.relkind: r, p, v, …
@@ -111,6 +114,9 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
+	}
+	if cat.cover, err = readCover(ctx, conn, c); err != nil {
+		return cat, err
 	}
 	if cat.publication, err = readPublication(ctx, conn, c); err != nil {
 		return cat, err

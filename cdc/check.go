@@ -76,6 +76,9 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	if err := cat.usablePublication(c); err != nil {
 		return failing(check, err)
 	}
+	if err := cat.sameTable(c); err != nil {
+		return failing(check, err)
+	}
 	var unpublished []string
 	for _, column := range c.Columns {
 		if len(p.Columns) > 0 && !slices.Contains(p.Columns, column) {
@@ -92,7 +95,7 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 			fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted()))
 	case p.Update || p.Delete || p.Truncate:
 		return warned(check, fmt.Sprintf("%q publishes more than inserts: the rest is sent to the relay and thrown away there", c.Publication),
-			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", ident(c.Publication)))
+			insertsOnlySQL(c))
 	}
 	return passed(check, fmt.Sprintf("%q publishes the inserts on %s", c.Publication, c.Table))
 }

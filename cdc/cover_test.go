@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
@@ -114,6 +116,117 @@ func TestPublicationAlteredBetweenSessions(t *testing.T) {
 	mustExec(t, t.Context(), conn, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1", database)
 	if err := r.wait(t); fault.KindOf(err) != fault.SlotLost || !strings.Contains(err.Error(), "again") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// outAndIn takes the table out of the publication and puts it back, at once.
+func outAndIn(t *testing.T, conn *pgx.Conn, publication string) {
+	t.Helper()
+	mustExec(t, t.Context(), conn, "ALTER PUBLICATION "+ident(publication)+" DROP TABLE outbox; ALTER PUBLICATION "+ident(publication)+" ADD TABLE outbox")
+}
+
+// A standby does not take over what has a hole since it began to stand by.
+func TestStandbyNoticesHole(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	c := configFor(database)
+	c.Publication = database
+	active := start(t, c, newMemory(false))
+	active.await(t, Streaming)
+	standby := start(t, c, newMemory(false))
+	standby.await(t, Standby)
+	mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION "+ident(database)+" IS NULL") // what it knows by itself
+	outAndIn(t, conn, database)
+	if err := active.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	checkFault(t, standby.wait(t), fault.SlotLost, "again")
+}
+
+// Neither does the next start go on over it, until the operator says so.
+func TestRestartNoticesHole(t *testing.T) {
+	t.Parallel()
+	for name, mend := range map[string]func(*testing.T, Config) error{
+		"init": func(t *testing.T, c Config) error { _, err := Init(t.Context(), c); return err },
+		"recover": func(t *testing.T, c Config) error {
+			_, err := recovered(t, c, newMemory(false), byTime)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database, conn := database(t)
+			c := configFor(database)
+			c.Publication = database
+			for range 2 { // the first start and the next one
+				r := start(t, c, newMemory(false))
+				r.await(t, Streaming)
+				if err := r.stop(t); err != nil {
+					t.Fatal(err)
+				}
+			}
+			outAndIn(t, conn, database)
+			for range 2 {
+				checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "`outbox-cdc init`")
+			}
+			if got := statuses(Check(t.Context(), c)); got["publication"] != fault.Fail {
+				t.Errorf("check says %v", got)
+			}
+			if err := mend(t, c); err != nil {
+				t.Fatal(err)
+			}
+			wantMark(t, conn, c)
+			start(t, c, newMemory(false)).await(t, Streaming)
+		})
+	}
+}
+
+// A mark without OIDs, as the printed SQL makes it, gets them at a start.
+func TestMarkIsCompleted(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	c := configFor(database)
+	c.Publication = database
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), conn, commentSQL(c, ready))
+	start(t, c, newMemory(false)).await(t, Streaming)
+	wantMark(t, conn, c)
+}
+
+// wantMark compares the publication's comment with what there is.
+func wantMark(t *testing.T, conn *pgx.Conn, c Config) {
+	t.Helper()
+	c, err := c.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cat, err := readCatalog(t.Context(), conn, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := cat.publication.Comment, markPrefix+string(cat.readyMark()); got != want || cat.cover.entry == 0 {
+		t.Errorf("the comment is %q, want %q", got, want)
+	}
+}
+
+// What could not be read is not taken for what was seen.
+func TestUnreadCoverIsNotKept(t *testing.T) {
+	t.Parallel()
+	name, _ := database(t)
+	conn := connect(t, name)
+	r, err := New(configFor(name), newMemory(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := &cover{table: 1}
+	r.cover = before
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.compareCover(t.Context(), conn); err == nil || r.cover != before {
+		t.Errorf("got %v, and the cover is %+v", err, r.cover)
 	}
 }
 

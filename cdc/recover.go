@@ -318,5 +318,6 @@ func (v *recovery) done(ctx context.Context) error {
 	if err := exec(ctx, v.conn, "end snapshot", "COMMIT"); err != nil {
 		return err
 	}
-	return setMark(ctx, v.conn, v.config, ready)
+	// As it was when the snapshot was taken: what has changed since is the next run's to notice.
+	return setMark(ctx, v.conn, v.config, v.cat.readyMark())
 }

@@ -31,7 +31,7 @@ type Relay struct {
 	counters   counters
 	histograms histograms
 
-	cover   *cover    // of the last session; nil: there was none
+	cover   *cover    // as the last session has seen it; nil: there was none
 	reached bool      // Postgres has answered once
 	worked  bool      // it has streamed, or stood by
 	nag     string    // trouble that was last logged,
@@ -197,13 +197,16 @@ func (r *Relay) prepare(ctx context.Context, arrived func()) (*pgx.Conn, error) 
 		}
 		return nil
 	}
-	report, err := setUp(ctx, conn, c, false)
+	cat, report, err := setUp(ctx, conn, c, false)
 	if errors.Is(err, errBeingCreated) {
 		arrived()
 	}
 	if err != nil {
 		closeSQL(conn)
 		return nil, err
+	}
+	if r.cover == nil {
+		r.cover = cat.cover // as of now: standing by may take long
 	}
 	r.announce(report)
 	return conn, nil
@@ -267,12 +270,19 @@ func (r *Relay) held(ctx context.Context, conn *pgx.Conn, s *stream) (*slot, err
 	if p != nil && readMark(p.Comment) == recovering {
 		return nil, unfinishedRecovery(r.config)
 	}
-	cover, err := readCover(ctx, conn, r.config)
-	if err == nil && r.cover != nil {
-		err = cover.lost(r.config, r.cover)
+	return slot, r.compareCover(ctx, conn)
+}
+
+// compareCover tells whether rows may be missing since cover was last read.
+func (r *Relay) compareCover(ctx context.Context, conn *pgx.Conn) error {
+	now, err := readCover(ctx, conn, r.config)
+	if err == nil {
+		err = now.lost(r.config, r.cover)
 	}
-	r.cover = cover
-	return slot, err
+	if err == nil {
+		r.cover = now
+	}
+	return err
 }
 
 const holderSQL = `

@@ -40,7 +40,8 @@ func Init(ctx context.Context, c Config) (InitReport, error) {
 		return InitReport{}, err
 	}
 	defer closeSQL(conn)
-	return setUp(ctx, conn, c, true)
+	_, report, err := setUp(ctx, conn, c, true)
+	return report, err
 }
 
 // InitSQL returns the SQL that Init would run on an empty database, for an
@@ -84,23 +85,21 @@ func commentSQL(c Config, m mark) string {
 }
 
 // setUp brings publication and slot to where streaming can begin. init tells that the operator asked for it: what
-// is missing is created though it may not look like a first start.
-func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport, error) {
-	var report InitReport
+// is missing is created though it may not look like a first start. It returns the catalog as it was last read.
+func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalog, report InitReport, err error) {
 	// Each pass reads afresh, for another instance may be at the same work;
 	// a first start takes three.
 	doubted := false
 	for range 8 {
-		cat, err := readCatalog(ctx, conn, c)
-		if err != nil {
-			return report, err
+		if cat, err = readCatalog(ctx, conn, c); err != nil {
+			return cat, report, err
 		}
 		if err := cat.checkServer(); err != nil {
-			return report, err
+			return cat, report, err
 		}
 		if cat.table == nil && init && c.Table == defaultTable {
 			if err := exec(ctx, conn, "create table", schemaSQL); err != nil {
-				return report, err
+				return cat, report, err
 			}
 			report.Created = append(report.Created, "table "+c.Table.String())
 			continue
@@ -113,32 +112,32 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (InitReport
 			continue
 		}
 		if err != nil {
-			return report, err
+			return cat, report, err
 		}
 		if err := cat.checkTable(c); err != nil {
-			return report, err
+			return cat, report, err
 		}
 		if next == proceed {
-			if err := rememberReady(ctx, conn, c, cat.publication); !raced(err) {
+			if err := rememberReady(ctx, conn, c, cat); !raced(err) {
 				report.Existing = existing(c, report.Created)
-				return report, err
+				return cat, report, err
 			}
 			continue
 		}
 		if c.NoInit && !init {
-			return report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
+			return cat, report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
 				"run `outbox-cdc init`, or start without --no-init")
 		}
 		if c.BeforeSlot != nil && !init {
 			if err := c.BeforeSlot(ctx); err != nil {
-				return report, err
+				return cat, report, err
 			}
 		}
 		if err := create(ctx, conn, c, next, cat, &report); err != nil && !raced(err) {
-			return report, err
+			return cat, report, err
 		}
 	}
-	return report, fault.New(fault.Unreachable, "set up",
+	return cat, report, fault.New(fault.Unreachable, "set up",
 		fmt.Errorf("publication %q and slot %q keep changing: is something else creating and dropping them?", c.Publication, c.Slot), "")
 }
 
@@ -177,11 +176,12 @@ func raced(err error) bool {
 
 // rememberReady marks a publication whose slot is there, where we may: the
 // comment of a publication that a DBA made and described is left alone.
-func rememberReady(ctx context.Context, conn *pgx.Conn, c Config, p *publication) error {
-	if readMark(p.Comment) == ready || !p.Owned || p.Comment != "" && readMark(p.Comment) == unmarked {
+func rememberReady(ctx context.Context, conn *pgx.Conn, c Config, cat catalog) error {
+	p, m := cat.publication, cat.readyMark()
+	if p.Comment == markPrefix+string(m) || !p.Owned || p.Comment != "" && readMark(p.Comment) == unmarked {
 		return nil
 	}
-	return setMark(ctx, conn, c, ready)
+	return setMark(ctx, conn, c, m)
 }
 
 func setMark(ctx context.Context, conn *pgx.Conn, c Config, m mark) error {

@@ -37,6 +37,27 @@ func readMark(comment string) mark {
 	}
 }
 
+// readyMark is ready with what a restart compares: which table is published,
+// by which entry of the publication. pg_upgrade keeps the table's OID and not
+// the entry's.
+func (cat catalog) readyMark() mark {
+	return mark(fmt.Sprintf("%s v%d %d:%d", ready, cat.server.major(), cat.cover.table, cat.cover.entry))
+}
+
+// sameTable tells whether the publication shows the table that it showed when
+// it was marked as ready. A mark without that, as a DBA's SQL writes it, is no evidence.
+func (cat catalog) sameTable(c Config) error {
+	var major int
+	var table, entry uint32
+	if _, err := fmt.Sscanf(cat.publication.Comment, markPrefix+string(ready)+" v%d %d:%d", &major, &table, &entry); err != nil {
+		return nil
+	}
+	if table != cat.cover.table || major == cat.server.major() && entry != cat.cover.entry {
+		return replacedTable("check publication", c)
+	}
+	return nil
+}
+
 // step is what set-up has to do next.
 type step int
 
@@ -64,8 +85,12 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 		return proceed, unfinishedRecovery(c)
 	case cat.slot != nil && readMark(p.Comment) == creating && !p.Owned:
 		return proceed, interruptedInit(c, "the slot exists")
-	case cat.slot != nil:
+	case cat.slot != nil && cat.usablePublication(c) != nil:
 		return proceed, cat.usablePublication(c)
+	case cat.slot != nil && init && p.Owned: // the operator accepts it as it is
+		return proceed, nil
+	case cat.slot != nil:
+		return proceed, cat.sameTable(c)
 	case p == nil:
 		return createAll, nil
 	case readMark(p.Comment) == creating && !p.Owned:
@@ -113,8 +138,7 @@ func (cat catalog) usablePublication(c Config) error {
 	case !p.Covers && cat.table == nil:
 		return cat.checkTable(c)
 	case !p.Covers:
-		hint := fmt.Sprintf("stop every relay of this slot and run `outbox-cdc recover`: it adds the table and sends the rows that are in it. If those need not be sent: ALTER PUBLICATION %s ADD TABLE %s",
-			ident(c.Publication), c.Table.quoted())
+		hint := addTableHint(c)
 		if cat.table != nil && cat.table.Kind == "p" {
 			hint = fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true), and ADD TABLE %s if it is not in it",
 				ident(c.Publication), c.Table.quoted())
@@ -123,7 +147,7 @@ func (cat catalog) usablePublication(c Config) error {
 			fmt.Errorf("publication %q does not publish table %s (it was dropped and created again, or never added)", c.Publication, c.Table), hint)
 	case !p.Insert:
 		return fault.New(fault.SlotLost, "check publication", fmt.Errorf("publication %q does not publish inserts", c.Publication),
-			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", ident(c.Publication)))
+			insertsOnlySQL(c))
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ func TestReadMark(t *testing.T) {
 		"outbox-cdc: ready":             ready,
 		"outbox-cdc: recovering":        recovering,
 		"outbox-cdc: ready and waiting": ready,
+		"outbox-cdc: ready v17 1:2":     ready,
 		"outbox-cdc: ":                  unmarked,
 		"outbox-cdc: readyish":          unmarked,
 	} {
@@ -70,6 +71,13 @@ func TestNextStep(t *testing.T) {
 		"another database's":                {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Database = "My-App" }), fails: "outbox_cdc_app"},
 		"another plugin's":                  {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Plugin = "wal2json" }), fails: "wal2json"},
 		"physical":                          {slot: &slot{Type: "physical"}, fails: "physical"},
+		"same table":                        {publication: good("outbox-cdc: ready v17 500:600"), slot: ours},
+		"same table, after pg_upgrade":      {publication: good("outbox-cdc: ready v16 500:7"), slot: ours},
+		"another table":                     {publication: good("outbox-cdc: ready v17 501:600"), slot: ours, fails: "outbox-cdc init"},
+		"another table, not ours":           {publication: foreign("outbox-cdc: ready v17 501:600"), slot: ours, init: true, fails: "publication's owner"},
+		"another table, after pg_upgrade":   {publication: good("outbox-cdc: ready v16 501:7"), slot: ours, fails: "outbox-cdc recover"},
+		"another entry":                     {publication: good("outbox-cdc: ready v17 500:601"), slot: ours, fails: "outbox-cdc recover"},
+		"another entry, accepted by init":   {publication: good("outbox-cdc: ready v17 500:601"), slot: ours, init: true},
 		"wal removed":                       {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.WALStatus = "lost" }), fails: "wal_removed"},
 		"idle timeout":                      {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Invalidation = "idle_timeout" }), fails: "idle_timeout"},
 	} {
@@ -79,7 +87,8 @@ func TestNextStep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cat := catalog{server: server{Version: 170000, Database: "app"}, table: &table{Kind: "r"}, publication: tc.publication, slot: tc.slot}
+			cat := catalog{server: server{Version: 170000, Database: "app"}, table: &table{Kind: "r"}, publication: tc.publication, slot: tc.slot,
+				cover: &cover{table: 500, entry: 600}}
 			got, err := cat.nextStep(c, tc.init)
 			if tc.fails == "" {
 				if err != nil || got != tc.want {

@@ -126,7 +126,7 @@ func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (suspected suspicion
 	return suspected, err
 }
 
-const streamingSQL = `, EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $4 AND active_pid = $5)`
+const streamingSQL = `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active_pid = $2)`
 
 // replySQL says which of our status updates the walsender read last, by the
 // time that the update carries.
@@ -137,18 +137,19 @@ const replySQL = `SELECT reply_time FROM pg_stat_replication WHERE pid = $1`
 // WAL that is none of ours; but if it has read the question, its answer got lost.
 func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) error {
 	c := w.config
-	var now cover
-	var streaming bool
-	err := queryRow(ctx, conn, append(now.fields(), &streaming), coverSQL+streamingSQL,
-		c.Publication, c.Table.Schema, c.Table.Name, c.Slot, int64(w.walsender))
+	now, err := readCover(ctx, conn, c)
 	if err != nil {
+		return err
+	}
+	var streaming bool
+	if err := queryRow(ctx, conn, []any{&streaming}, streamingSQL, c.Slot, int64(w.walsender)); err != nil {
 		return postgresError("watch the server", err)
 	}
 	lost := now.lost(c, w.cover)
 	switch {
 	case lost != nil:
 		w.found(lost)
-	case now != *w.cover:
+	case *now != *w.cover:
 		w.found(fault.New(fault.Unreachable, "watch publication", fmt.Errorf("publication %q was altered", c.Publication),
 			"the stream starts again, to be looked over; if it did not publish inserts for a moment, what was committed then was not streamed"))
 	case !streaming:

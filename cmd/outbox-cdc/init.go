@@ -16,7 +16,8 @@ type initCmd struct {
 
 // Help implements kong.HelpProvider.
 func (*initCmd) Help() string {
-	return `Creates what is missing of the outbox table, the publication and the slot, in that order. Running it again changes nothing.
+	return `Creates what is missing of the outbox table, the publication and the slot, in that order. Running it again changes nothing,
+but that it accepts a table that was recreated or taken out of the publication for a while: only where no row was missed.
 Run it as the table's owner where the relay's own role may not create publications.
 
 Examples:

@@ -1,6 +1,7 @@
 package walsim
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -17,7 +18,7 @@ var questions = []struct {
 	part   string
 	answer func(s *Server, args []string) result
 }{
-	{"slot_name = $4 AND active_pid = $5", (*Server).watched},
+	{"slot_name = $1 AND active_pid = $2", (*Server).watched},
 	{"FROM pg_publication_tables WHERE", (*Server).cover},
 	{"current_setting('server_version_num')", (*Server).settings},
 	{"FROM pg_class c", (*Server).table},
@@ -88,9 +89,17 @@ func (s *Server) publication(args []string) result {
 	r := result{columns: []column{{"pubinsert", boolOID}, {"pubupdate", boolOID}, {"pubdelete", boolOID}, {"pubtruncate", boolOID},
 		{"pg_has_role", boolOID}, {"coalesce", textOID}, {"exists", boolOID}, {"coalesce", textArrayOID}, {"count", int8OID}}}
 	if arg(args, 0) == s.config.Publication {
-		r.rows = [][]string{{"t", "f", "f", "f", "t", "outbox-cdc: ready", boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
+		r.rows = [][]string{{"t", "f", "f", "f", "t", s.mark(), boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
 	}
 	return r
+}
+
+// entryOID is the table's entry in the publication.
+const entryOID = 16401
+
+// mark is the publication's comment, as the relay writes it once the slot is there.
+func (s *Server) mark() string {
+	return fmt.Sprintf("outbox-cdc: ready v%d %d:%d", s.config.Version/10000, outboxOID, entryOID)
 }
 
 func (s *Server) replicationSlot(args []string) result {
@@ -111,17 +120,16 @@ func (s *Server) replicationSlot(args []string) result {
 // cover is what the publication shows of the table, which nobody alters.
 func (s *Server) cover(args []string) result {
 	shown := boolean(arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2)))
-	return result{[]column{{"exists", boolOID}, {"exists", boolOID}, {"coalesce", oidOID}, {"coalesce", textOID}, {"coalesce", textOID}},
-		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400:16401", "700"}}}
+	return result{[]column{{"exists", boolOID}, {"exists", boolOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", textOID}},
+		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400", strconv.Itoa(entryOID), "700"}}}
 }
 
 func (s *Server) watched(args []string) result {
-	r := s.cover(args)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pid := s.slot.active()
-	streaming := arg(args, 3) == s.config.Slot && pid != 0 && arg(args, 4) == strconv.FormatUint(uint64(pid), 10)
-	return result{append(r.columns, column{"exists", boolOID}), [][]string{append(r.rows[0], boolean(streaming))}}
+	streaming := arg(args, 0) == s.config.Slot && pid != 0 && arg(args, 1) == strconv.FormatUint(uint64(pid), 10)
+	return result{[]column{{"exists", boolOID}}, [][]string{{boolean(streaming)}}}
 }
 
 func (s *Server) activity([]string) result {
