@@ -25,6 +25,7 @@ type server struct {
 	InRecovery bool
 	Database   string
 	Role       string
+	MayCreate  bool // the role may create a publication in the database
 }
 
 func (s server) major() int { return s.Version / 10000 }
@@ -32,6 +33,7 @@ func (s server) major() int { return s.Version / 10000 }
 type table struct {
 	Kind        string // pg_class.relkind: r, p, v, …
 	Persistence string // pg_class.relpersistence: p, u or t
+	Owned       bool   // the role may publish it
 	Columns     []string
 	Generated   []string
 	// ByteaDomains are columns of a domain over bytea.
@@ -63,11 +65,11 @@ func (s *slot) lost() bool { return s.Invalidation != "" || s.WALStatus == "lost
 
 const serverSQL = `
 SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
-       current_database(), current_user`
+       current_database(), current_user, has_database_privilege(current_database(), 'CREATE')`
 
 // A domain has the output function of its base type, also where that is a domain itself.
 const tableSQL = `
-SELECT c.relkind::text, c.relpersistence::text,
+SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE'),
        coalesce(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '{}'),
        coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> ''), '{}'),
        coalesce(array_agg(a.attname::text) FILTER (WHERE t.typtype = 'd' AND t.typoutput = 'pg_catalog.byteaout'::regproc), '{}')
@@ -106,12 +108,12 @@ SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), acti
 func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error) {
 	var cat catalog
 	s := &cat.server
-	err := queryRow(ctx, conn, []any{&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role}, serverSQL)
+	err := queryRow(ctx, conn, []any{&s.Version, &s.WALLevel, &s.InRecovery, &s.Database, &s.Role, &s.MayCreate}, serverSQL)
 	if err != nil {
 		return cat, postgresError("read server settings", err)
 	}
 	var t table
-	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
+	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Owned, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
 	}

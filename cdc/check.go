@@ -68,6 +68,8 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	const check = "publication"
 	p := cat.publication
 	switch {
+	case p == nil && cat.slot == nil && cat.mayPublish(c) != nil:
+		return failing(check, cat.mayPublish(c))
 	case p == nil && cat.slot == nil:
 		return warned(check, fmt.Sprintf("%q does not exist yet", c.Publication), "`outbox-cdc run` creates it on its first start, and so does `outbox-cdc init`")
 	case p == nil:
@@ -98,6 +100,23 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 			insertsOnlySQL(c))
 	}
 	return passed(check, fmt.Sprintf("%q publishes the inserts on %s", c.Publication, c.Table))
+}
+
+// mayPublish tells whether the role may create the publication. Only the
+// table's owner may publish it.
+func (cat catalog) mayPublish(c Config) error {
+	fail := func(format, hint string, args ...any) error {
+		return fault.New(fault.Unexpected, "check publication",
+			fmt.Errorf("%q does not exist yet, and role %q "+format, append([]any{c.Publication, cat.server.Role}, args...)...), hint)
+	}
+	switch {
+	case cat.table != nil && !cat.table.Owned:
+		return fail("does not own table %s", "have the table's owner run `outbox-cdc init`, or the SQL that `outbox-cdc init --print-sql` prints", c.Table)
+	case !cat.server.MayCreate:
+		return fail("has no right to create it", fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s, or have the table's owner run `outbox-cdc init`",
+			ident(cat.server.Database), ident(cat.server.Role)))
+	}
+	return nil
 }
 
 func (cat catalog) checkSlot(c Config) fault.Finding {

@@ -177,6 +177,34 @@ func TestCheck(t *testing.T) {
 			want: map[string]fault.Status{"postgres connection": fault.OK, "replication connection": fault.Fail},
 			hint: "ALTER ROLE",
 		},
+		"not the owner": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				mustExec(t, t.Context(), conn, "CREATE ROLE "+c.Slot+"_o LOGIN REPLICATION PASSWORD 'right'")
+				mustExec(t, t.Context(), conn, "GRANT CREATE ON DATABASE "+c.Slot+" TO "+c.Slot+"_o")
+				c.URL = shared.URLFor(c.Slot, c.Slot+"_o", "right")
+			},
+			want: map[string]fault.Status{"replication connection": fault.OK, "publication": fault.Fail},
+			hint: "owner run `outbox-cdc init`",
+		},
+		"no right to create": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				mustExec(t, t.Context(), conn, "CREATE ROLE "+c.Slot+"_c LOGIN REPLICATION PASSWORD 'right'")
+				mustExec(t, t.Context(), conn, "ALTER TABLE outbox OWNER TO "+c.Slot+"_c")
+				c.URL = shared.URLFor(c.Slot, c.Slot+"_c", "right")
+			},
+			want: map[string]fault.Status{"replication connection": fault.OK, "publication": fault.Fail},
+			hint: "GRANT CREATE ON DATABASE",
+		},
+		"not the owner, set up": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				if _, err := Init(t.Context(), *c); err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, t.Context(), conn, "CREATE ROLE "+c.Slot+"_s LOGIN REPLICATION PASSWORD 'right'")
+				c.URL = shared.URLFor(c.Slot, c.Slot+"_s", "right")
+			},
+			want: map[string]fault.Status{"publication": fault.OK, "slot": fault.OK},
+		},
 		"slot gone": {
 			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
 				if _, err := Init(t.Context(), *c); err != nil {

@@ -17,7 +17,7 @@ type initCmd struct {
 // Help implements kong.HelpProvider.
 func (*initCmd) Help() string {
 	return `Creates what is missing of the outbox table, the publication and the slot, in that order. Running it again changes nothing,
-but that it accepts a table that was recreated or taken out of the publication for a while: only where no row was missed.
+but that a table is accepted which was recreated, or taken out of the publication for a while: see first that no row was missed.
 Run it as the table's owner where the relay's own role may not create publications.
 
 Examples:

@@ -60,8 +60,8 @@ func boolean(b bool) string {
 func (s *Server) settings([]string) result {
 	return result{
 		[]column{{"current_setting", int4OID}, {"current_setting", textOID}, {"pg_is_in_recovery", boolOID},
-			{"current_database", nameOID}, {"current_user", nameOID}},
-		[][]string{{strconv.Itoa(s.config.Version), "logical", "f", s.config.Database, "relay"}},
+			{"current_database", nameOID}, {"current_user", nameOID}, {"has_database_privilege", boolOID}},
+		[][]string{{strconv.Itoa(s.config.Version), "logical", "f", s.config.Database, "relay", "t"}},
 	}
 }
 
@@ -77,10 +77,10 @@ func columnNames() string {
 }
 
 func (s *Server) table(args []string) result {
-	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
+	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"pg_has_role", boolOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
 		{"coalesce", textArrayOID}}}
 	if covered(arg(args, 0), arg(args, 1)) {
-		r.rows = [][]string{{"r", "p", columnNames(), "{}", "{}"}}
+		r.rows = [][]string{{"r", "p", "t", columnNames(), "{}", "{}"}}
 	}
 	return r
 }
