@@ -104,6 +104,7 @@ func (l *line) take(f frame) error {
 		if l.events > 0 {
 			now := time.Now()
 			k.lastEvent.Store(now.UnixNano())
+			l.relay.history.published = m.EndLSN
 			l.relay.histograms.commitToReceive.Observe(max(0, now.Sub(m.CommitTime).Seconds()))
 			l.relay.histograms.transactionSize.Observe(float64(l.events))
 		}

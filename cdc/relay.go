@@ -32,6 +32,7 @@ type Relay struct {
 	histograms histograms
 
 	cover   *cover    // as the last session has seen it; nil: there was none
+	history history   // of all sessions
 	reached bool      // Postgres has answered once
 	worked  bool      // it has streamed, or stood by
 	nag     string    // trouble that was last logged,
@@ -228,7 +229,7 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			continue
 		}
 		// Invariant 8: all of it is new, from the server's own position.
-		stream, err := openStream(ctx, r.config, slot.ConfirmedLSN)
+		stream, err := openStream(ctx, r.config, slot.ConfirmedLSN, r.history)
 		if pgCode(err) == codeObjectInUse {
 			continue // somebody was quicker
 		}
@@ -240,6 +241,7 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			return nil, err
 		}
 		r.counters.timeline.Store(stream.timeline)
+		r.remember(stream, slot.ConfirmedLSN)
 		return &line{
 			relay: r, stream: stream,
 			decoder: decoder.New(stream.timeline),

@@ -36,7 +36,9 @@ var errServerDone = errors.New("the server ended the stream")
 // the line's goroutine uses it, but for interrupt.
 type stream struct {
 	conn     *pgconn.PgConn
+	system   string // the cluster's identifier
 	timeline int32
+	fork     *fork // nil: all that was published before is in the server's WAL
 
 	received pglogrepl.LSN // highest position seen, for the write field of reports
 	reported pglogrepl.LSN // flush of the last report
@@ -60,8 +62,8 @@ type frame struct {
 }
 
 // openStream starts replication where the slot stands. confirmed is the
-// slot's confirmed_flush_lsn (Invariant 8).
-func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream, error) {
+// slot's confirmed_flush_lsn (Invariant 8); before is what earlier sessions published.
+func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN, before history) (*stream, error) {
 	heard := new(atomic.Int64)
 	conn, err := connectReplication(ctx, c.URL, heard)
 	if err != nil {
@@ -72,7 +74,10 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN) (*stream
 	defer cancel()
 	system, err := pglogrepl.IdentifySystem(limited, conn)
 	if err == nil {
-		s.timeline = system.Timeline
+		s.system, s.timeline = system.SystemID, system.Timeline
+		s.fork, err = before.forked(limited, conn, system)
+	}
+	if err == nil {
 		// 0/0 means where the slot stands: a position of our own could only skip or be ignored.
 		err = pglogrepl.StartReplication(limited, conn, ident(c.Slot), 0, pglogrepl.StartReplicationOptions{
 			Mode: pglogrepl.LogicalReplication,
