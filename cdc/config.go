@@ -53,7 +53,7 @@ type Config struct {
 	// error puts that off: Run asks again after a while. Init does not ask.
 	BeforeSlot func(ctx context.Context) error
 	// StartupTimeout bounds how long Run tries to reach Postgres before it has
-	// once; 0 is for ever.
+	// once; 0 is for ever. A recovery tries once, for so long at most.
 	StartupTimeout time.Duration
 	// DrainTimeout bounds how long Run waits for acknowledgements after its
 	// context has ended. Default 10 s.

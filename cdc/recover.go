@@ -62,7 +62,7 @@ func PlanRecover(ctx context.Context, c Config, o RecoverOptions) (Recovery, err
 	if err != nil {
 		return Recovery{}, err
 	}
-	conn, err := connectSQL(ctx, c.URL)
+	conn, err := reach(ctx, c)
 	if err != nil {
 		return Recovery{}, err
 	}
@@ -82,7 +82,7 @@ func PlanRecover(ctx context.Context, c Config, o RecoverOptions) (Recovery, err
 // and started again, and Run refuses to stream in between. Use the Relay for
 // this alone.
 func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
-	conn, err := connectSQL(ctx, r.config.URL)
+	conn, err := reach(ctx, r.config)
 	if err != nil {
 		return 0, err
 	}
@@ -105,6 +105,16 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 		return n, err
 	}
 	return n, v.done(ctx)
+}
+
+// reach connects, for no longer than the startup timeout allows.
+func reach(ctx context.Context, c Config) (*pgx.Conn, error) {
+	if c.StartupTimeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, c.StartupTimeout)
+		defer cancel()
+		ctx = limited
+	}
+	return connectSQL(ctx, c.URL)
 }
 
 // alone makes sure that no other recovery of the slot is at work.

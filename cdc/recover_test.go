@@ -416,6 +416,29 @@ func TestRecoverSinkTrouble(t *testing.T) {
 	streamsOn(t, conn, c, 1201)
 }
 
+// A recovery of many rows says from time to time how far it is.
+func TestRecoverSaysHowFarItIs(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	insertRows(t, conn, 1, 3)
+	c := withPublication(name)
+	log := newLogBuffer()
+	c.Log = log.logger()
+	r, err := New(c, newMemory(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.progressInterval = 0
+	if n, err := r.Recover(t.Context(), byTime); err != nil || n != 3 {
+		t.Fatalf("recovered %d, %v", n, err)
+	}
+	for _, want := range []string{"acknowledged=0 rows=3", "acknowledged=2 rows=3"} {
+		if !log.contains("outbox.recovering " + want) {
+			t.Errorf("the log does not say %s:\n%s", want, &log.text)
+		}
+	}
+}
+
 // The replication command differs between versions.
 func TestRecoverOnVersion(t *testing.T) {
 	t.Parallel()

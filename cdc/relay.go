@@ -31,12 +31,15 @@ type Relay struct {
 	counters   counters
 	histograms histograms
 
-	cover   *cover    // as the last session has seen it; nil: there was none
-	history history   // of all sessions
-	reached bool      // Postgres has answered once
-	worked  bool      // it has streamed, or stood by
-	nag     string    // trouble that was last logged,
-	nagged  time.Time // and when
+	cover   *cover  // as the last session has seen it; nil: there was none
+	history history // of all sessions
+	reached bool    // Postgres has answered once
+	worked  bool    // it has streamed, or stood by
+	// progressInterval is progressInterval, but for tests.
+	progressInterval time.Duration
+
+	nag    string    // trouble that was last logged,
+	nagged time.Time // and when
 }
 
 // New returns a relay that is ready to Run, or what is wrong with c.
@@ -48,7 +51,7 @@ func New(c Config, s Sink) (*Relay, error) {
 	r := &Relay{
 		config: c, sink: s,
 		window:     checkpoint.NewWindow(c.InFlightEvents, c.InFlightBytes),
-		histograms: newHistograms(),
+		histograms: newHistograms(), progressInterval: progressInterval,
 	}
 	r.counters.setState(Starting, "", time.Now())
 	return r, nil

@@ -18,6 +18,11 @@ import (
 // progressInterval is how often a recovery says how far it is.
 const progressInterval = 10 * time.Second
 
+// progress says how far a recovery is.
+func (r *Relay) progress(v *recovery, tracker *checkpoint.Tracker) {
+	r.config.Log.Info("outbox.recovering", "acknowledged", uint64(tracker.Confirmed()), "rows", v.plan.Rows)
+}
+
 // order is the ORDER BY of the rows. The physical position decides between
 // rows of one moment: later rows stand behind earlier ones unless space was reused.
 func (v *recovery) order() string {
@@ -91,6 +96,7 @@ func (r *Relay) publishFrom(ctx context.Context, v *recovery, tracker *checkpoin
 	if _, err := v.conn.Exec(ctx, sql, args...); err != nil {
 		return v.unreadable("read rows", err)
 	}
+	r.progress(v, tracker)
 	p := publisher{relay: r, tracker: tracker, recovery: v, n: n, said: time.Now()}
 	for more := true; more; {
 		var err error
@@ -146,9 +152,9 @@ func (p *publisher) publish(ctx context.Context, relation *decoder.Relation, val
 		return err
 	}
 	now := time.Now()
-	if now.Sub(p.said) >= progressInterval {
+	if now.Sub(p.said) >= r.progressInterval {
 		p.said = now
-		r.config.Log.Info("outbox.recovering", "acknowledged", uint64(p.tracker.Confirmed()), "rows", p.recovery.plan.Rows)
+		r.progress(p.recovery, p.tracker)
 	}
 	ev := decoder.FromTable(relation, values, p.n, now)
 	tx := p.tracker.Begin()

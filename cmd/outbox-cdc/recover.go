@@ -12,6 +12,7 @@ import (
 
 	"github.com/outbox-cdc/outbox-cdc/cdc"
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+	"github.com/outbox-cdc/outbox-cdc/sink"
 )
 
 type recoverCmd struct {
@@ -43,11 +44,12 @@ Examples:
 
 // Run recovers.
 func (c *recoverCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
-	l, log, err := c.begin(ctx, a, line, bothSides)
+	l, _, err := c.begin(ctx, a, line, bothSides)
 	if err != nil {
 		return err
 	}
 	l.deadLetterIDs = c.DeadLetterID
+	log := newLogger(a.stderr, LogConfig{Level: l.Log.Level, Format: "text"}) // it takes long, and says how far it is
 	builder, err := l.builder()
 	if err != nil {
 		return err
@@ -78,7 +80,7 @@ func (c *recoverCmd) Run(ctx context.Context, a *app, line *kong.Context) error 
 		_ = kafka.Close(closing) // nothing is left in flight, or it is sent again
 	}()
 	// Both sides have to answer before anything is changed.
-	if err := kafka.Connect(ctx); err != nil {
+	if err := connectKafka(ctx, l, kafka); err != nil {
 		return err
 	}
 	relay, err := cdc.New(config, kafka)
@@ -91,6 +93,24 @@ func (c *recoverCmd) Run(ctx context.Context, a *app, line *kong.Context) error 
 	}
 	fmt.Fprintf(a.stdout, "%d rows are acknowledged. `outbox-cdc run` streams on from here.\n", n)
 	return nil
+}
+
+// connectLimit bounds the wait for Kafka when startup_timeout does not: unlike
+// the relay, a recovery has an operator who waits for it.
+const connectLimit = 10 * time.Second
+
+func connectKafka(ctx context.Context, l *loaded, kafka *sink.Kafka) error {
+	limit := connectLimit
+	if l.StartupTimeout > 0 {
+		limit = l.StartupTimeout
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := kafka.Connect(limited)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // unfinished says how far a recovery came.

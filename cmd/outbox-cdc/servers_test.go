@@ -33,6 +33,8 @@ func TestWithServers(t *testing.T) {
 		"wrong password":      testWrongPassword,
 		"kafka unreachable":   testKafkaUnreachable,
 		"missing column":      testMissingColumn,
+		"recovery":            testRecoverProgress,
+		"recovery alone":      testRecoverWithoutKafka,
 		"first start refused": testFirstStartRefused,
 		"neither side":        testFirstStartWithNeitherSide,
 		"first start waits":   testFirstStartWaits,
