@@ -1,10 +1,13 @@
 package cdc
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,7 +27,8 @@ const (
 	codeUniqueViolation        = "23505"
 	codeInternalError          = "XX000"
 	codeProtocolViolation      = "08P01"
-	codeUndefinedTable         = "42P01"
+	codeTooManyConnections     = "53300"
+	codeLimitExceeded          = "53400"
 	codeObjectInUse            = "55006"
 	codeNotInPrerequisiteState = "55000"
 	codeAdminShutdown          = "57P01"
@@ -66,6 +70,10 @@ func postgresError(op string, err error) error {
 			"the role needs REPLICATION: ALTER ROLE <role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication)")
 	case code == codeInsufficientPrivilege:
 		return fault.New(fault.Unexpected, op, flat, "have the table's owner run `outbox-cdc init`, or the SQL that `outbox-cdc init --print-sql` prints")
+	case code == codeTooManyConnections:
+		return fault.New(fault.Unreachable, op, flat, "raise max_connections (max_wal_senders, if it is about walsenders or replication) and restart the server, or end connections that nobody uses")
+	case code == codeLimitExceeded:
+		return fault.New(fault.Unreachable, op, flat, "raise max_replication_slots and restart the server, or drop a slot that nobody uses: SELECT pg_drop_replication_slot(name)")
 	case code != "":
 		if passing(code) {
 			return fault.New(fault.Unreachable, op, flat, "")
@@ -79,7 +87,28 @@ func postgresError(op string, err error) error {
 	if hint := tlsRefusal(err); hint != "" {
 		return fault.New(fault.Usage, op, flat, hint)
 	}
-	return fault.New(fault.Unreachable, op, flat, "check that postgres.url names the right host and port and that the server accepts connections")
+	if disconnected(err) {
+		return fault.New(fault.Unreachable, op, flat, "check that postgres.url names the right host and port and that the server accepts connections")
+	}
+	return fault.New(fault.Unexpected, op, flat, "")
+}
+
+// disconnected tells whether err is of the connection: it could not be made,
+// broke, or was given up. Anything else, such as an answer that cannot be read,
+// comes back the same the next time.
+func disconnected(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return pgconn.SafeToRetry(err) // such as "conn closed"
 }
 
 // passing tells whether a SQLSTATE stands for trouble that ends by itself:

@@ -1,0 +1,56 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// What passes by itself is retried; what comes back for ever is not.
+func TestPostgresError(t *testing.T) {
+	t.Parallel()
+	of := func(code string) error {
+		return fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code, Message: "the server says"})
+	}
+	for name, tc := range map[string]struct {
+		err  error
+		kind fault.Kind
+		hint string
+	}{
+		"broken":           {fmt.Errorf("receive: %w", io.ErrUnexpectedEOF), fault.Unreachable, "host and port"},
+		"reset":            {&net.OpError{Op: "read", Err: errors.New("connection reset")}, fault.Unreachable, "host and port"},
+		"given up":         {context.Canceled, fault.Unreachable, ""},
+		"late":             {errLate, fault.Unreachable, "lock on the table"},
+		"unreadable":       {errors.New("cannot scan text into *int"), fault.Unexpected, ""},
+		"no row":           {pgx.ErrNoRows, fault.Unexpected, ""},
+		"slots in use":     {of("53400"), fault.Unreachable, "max_replication_slots"},
+		"many connections": {of("53300"), fault.Unreachable, "max_wal_senders"},
+		"no right":         {of("42501"), fault.Unexpected, "outbox-cdc init"},
+		"shutting down":    {of("57P01"), fault.Unreachable, ""},
+		"syntax":           {of("42601"), fault.Unexpected, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkFault(t, postgresError("do", tc.err), tc.kind, tc.hint)
+		})
+	}
+}
+
+func TestClosedConnectionIsUnreachable(t *testing.T) {
+	t.Parallel()
+	name, _ := database(t)
+	conn := connect(t, name)
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := readSlot(t.Context(), conn, name)
+	checkFault(t, err, fault.Unreachable, "")
+}
