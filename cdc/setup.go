@@ -90,6 +90,7 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 	// Each pass reads afresh, for another instance may be at the same work;
 	// a first start takes three.
 	doubted := false
+	var lost error // to another instance
 	for range 8 {
 		if cat, err = readCatalog(ctx, conn, c); err != nil {
 			return cat, report, err
@@ -118,9 +119,9 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 			return cat, report, err
 		}
 		if next == proceed {
-			if err := rememberReady(ctx, conn, c, cat); !raced(err) {
+			if lost = rememberReady(ctx, conn, c, cat); !raced(lost) {
 				report.Existing = existing(c, report.Created)
-				return cat, report, err
+				return cat, report, lost
 			}
 			continue
 		}
@@ -133,12 +134,17 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 				return cat, report, err
 			}
 		}
-		if err := create(ctx, conn, c, next, cat, &report); err != nil && !raced(err) {
+		if err := create(ctx, conn, c, next, cat, &report); raced(err) {
+			lost = err
+		} else if err != nil {
 			return cat, report, err
 		}
 	}
-	return cat, report, fault.New(fault.Unreachable, "set up",
-		fmt.Errorf("publication %q and slot %q keep changing: is something else creating and dropping them?", c.Publication, c.Slot), "")
+	cause := fmt.Errorf("publication %q and slot %q keep changing", c.Publication, c.Slot)
+	if lost != nil {
+		cause = fmt.Errorf("%w: %w", cause, lost)
+	}
+	return cat, report, fault.New(fault.Unreachable, "set up", cause, "see whether something else creates and drops them")
 }
 
 // create does one step of a first start.
@@ -168,8 +174,10 @@ func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalo
 // the same work just then.
 func raced(err error) bool {
 	switch pgCode(err) {
-	case codeDuplicateObject, codeUniqueViolation, codeInternalError: // the last one: "tuple concurrently updated"
+	case codeDuplicateObject, codeUniqueViolation:
 		return true
+	case codeInternalError: // which may be anything
+		return strings.Contains(err.Error(), "concurrently") // "tuple concurrently updated"
 	}
 	return false
 }

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -125,6 +126,33 @@ func TestSlotOfAnotherDatabase(t *testing.T) {
 	c := configFor(other)
 	c.Slot = name
 	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, suggestSlot(name, other))
+}
+
+// What another instance did meanwhile is looked at again, but not for ever; any
+// other failure is what it is.
+func TestInitRaced(t *testing.T) {
+	t.Parallel()
+	for message, tc := range map[string]struct {
+		code string
+		says string
+	}{
+		"made meanwhile":             {codeDuplicateObject, "keep changing"},
+		"tuple concurrently updated": {codeInternalError, "keep changing"},
+		"disk on fire":               {codeInternalError, "create publication"},
+	} {
+		t.Run(message, func(t *testing.T) {
+			t.Parallel()
+			name, conn := database(t)
+			mustExec(t, t.Context(), conn, fmt.Sprintf(`
+				CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE '%s' USING ERRCODE = '%s'; END $$;
+				CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE PUBLICATION') EXECUTE FUNCTION refuse()`, message, tc.code))
+			_, err := Init(t.Context(), configFor(name))
+			if err == nil || !strings.Contains(err.Error(), tc.says) || !strings.Contains(err.Error(), message) ||
+				strings.Contains(err.Error(), "keep changing") != (tc.says == "keep changing") {
+				t.Errorf("got %v, want %q and %q", err, tc.says, message)
+			}
+		})
+	}
 }
 
 // statuses maps each check to its outcome.
