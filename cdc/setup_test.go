@@ -125,7 +125,7 @@ func TestSlotOfAnotherDatabase(t *testing.T) {
 	other, _ := database(t)
 	c := configFor(other)
 	c.Slot = name
-	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, suggestSlot(name, other))
+	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.Usage, suggestSlot(name, other))
 }
 
 // What another instance did meanwhile is looked at again, but not for ever; any

@@ -114,11 +114,11 @@ func (cat catalog) usableSlot(c Config) error {
 	case s == nil:
 		return nil
 	case s.Type == "logical" && s.Database != cat.server.Database:
-		return fault.New(fault.SlotLost, "open slot",
+		return fault.New(fault.Usage, "open slot",
 			fmt.Errorf("slot %q belongs to database %q; slot names are the cluster's, and this is database %q", c.Slot, s.Database, cat.server.Database),
 			fmt.Sprintf("choose another name, such as postgres.slot: %s", suggestSlot(c.Slot, cat.server.Database)))
 	case s.Type != "logical" || s.Plugin != "pgoutput":
-		return fault.New(fault.SlotLost, "open slot",
+		return fault.New(fault.Usage, "open slot",
 			fmt.Errorf("slot %q is a %s slot with plugin %q, not a logical one with pgoutput", c.Slot, s.Type, s.Plugin),
 			"it belongs to something else: choose another name for postgres.slot")
 	case s.lost():
