@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -54,6 +57,33 @@ func TestReadme(t *testing.T) {
 	for i, row := range strings.Split(table, "\n") {
 		if i >= len(kinds) || !strings.HasPrefix(row, "| "+strconv.Itoa(int(kinds[i]))+" |") {
 			t.Errorf("exit codes: row %q", row)
+		}
+	}
+}
+
+// TestGuaranteesNameTests holds docs/guarantees.md to naming tests that exist.
+func TestGuaranteesNameTests(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(readTree(t, "docs/guarantees.md"), -1)
+	if len(named) < 20 {
+		t.Errorf("it names %d tests", len(named))
+	}
+	var all strings.Builder
+	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			var text []byte
+			if text, err = os.ReadFile(path); err == nil {
+				all.Write(text)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range named {
+		if !strings.Contains(all.String(), "func "+name[1]+"(t *testing.T)") {
+			t.Errorf("there is no test %s", name[1])
 		}
 	}
 }
