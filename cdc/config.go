@@ -31,8 +31,6 @@ type Sink interface {
 	// was queued is failed; a batch on the wire is settled before anything newer
 	// of its partition goes out.
 	Reset()
-	// Close gives up what is in flight when ctx ends.
-	Close(ctx context.Context) error
 }
 
 // Config is what the relay needs to know of its Postgres side.

@@ -164,8 +164,6 @@ func (m *memory) Reset() {
 	m.resets++
 }
 
-func (m *memory) Close(context.Context) error { return nil }
-
 func (m *memory) records() []record {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -72,15 +72,21 @@ func (c *runCmd) Run(ctx context.Context, a *app, line *kong.Context) error {
 		return err
 	}
 	defer p.close()
-	log.Info("outbox.started", "version", readVersion().Version, "http", p.address(),
-		"memory_limit_bytes", a.setMemoryLimit(l.Limits.InFlightBytes))
+	limit := a.setMemoryLimit(l.Limits.InFlightBytes)
+	log.Info("outbox.started", "version", readVersion().Version, "http", p.address(), "memory_limit_bytes", limit)
 	return p.run(ctx, l.StartupTimeout)
+}
+
+// closer is a sink that can be closed: it gives up what is in flight when ctx ends.
+type closer interface {
+	cdc.Sink
+	Close(ctx context.Context) error
 }
 
 // process is the parts of `outbox-cdc run`.
 type process struct {
 	relay *cdc.Relay
-	sink  cdc.Sink
+	sink  closer
 	kafka *sink.Kafka // nil with --stdout
 	http  *server     // nil without http.listen
 
@@ -156,12 +162,18 @@ func (p *process) run(parent context.Context, startupTimeout time.Duration) erro
 			}
 		})
 	}
-	err := p.relay.Run(ctx)
-	// The first failure is the cause; what the relay says then is its consequence.
-	if parent.Err() == nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
+	err := firstFailure(ctx, p.relay.Run(ctx))
 	fail(nil)
+	return err
+}
+
+// firstFailure returns what ctx was cancelled for, or else err: what the relay
+// says behind another part's failure is the consequence of that, also when the
+// process is told to stop meanwhile.
+func firstFailure(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
 	return err
 }
 

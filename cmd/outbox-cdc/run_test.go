@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -250,5 +252,30 @@ func TestOutputErrorIsReported(t *testing.T) {
 	a := &app{stdout: failingWriter{}, stderr: io.Discard}
 	if err := a.execute(t.Context(), []string{"version", "--json"}); err == nil {
 		t.Error("a closed pipe is not noticed")
+	}
+}
+
+// The first failure stays the cause, also when the process is told to stop
+// while it ends.
+func TestFirstFailure(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("kafka refuses")
+	parent, stop := context.WithCancel(t.Context())
+	ctx, fail := context.WithCancelCause(parent)
+	defer fail(nil)
+	relay := errors.New("the relay says")
+	if err := firstFailure(ctx, relay); !errors.Is(err, relay) {
+		t.Errorf("while nothing is wrong: %v", err)
+	}
+	fail(refused)
+	stop()
+	if err := firstFailure(ctx, nil); !errors.Is(err, refused) {
+		t.Errorf("stopped behind a failure: %v", err)
+	}
+	ctx, fail = context.WithCancelCause(parent)
+	defer fail(nil)
+	fail(refused)
+	if err := firstFailure(ctx, nil); err != nil {
+		t.Errorf("a failure behind the stop: %v", err)
 	}
 }
