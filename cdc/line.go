@@ -44,7 +44,7 @@ func (l *line) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return l.drain(now)
 		}
-		if err := l.keepUp(now, true); err != nil {
+		if err := l.keepUp(now, !l.relay.window.Full()); err != nil {
 			return err
 		}
 		if err := l.step(ctx.Done(), now); err != nil {
@@ -227,7 +227,7 @@ func (l *line) drain(now time.Time) error {
 		if err := l.trouble(); err != nil {
 			return err
 		}
-		if err := l.keepUp(now, true); err != nil {
+		if err := l.keepUp(now, !l.relay.window.Full()); err != nil {
 			return err
 		}
 		if err := l.step(nil, now); err != nil {
@@ -276,10 +276,14 @@ func (l *line) settle(deadline time.Time) error {
 
 // giveUp ends a session that cannot go on. What is still on its way to the
 // broker gets a moment when the relay is about to stop for good, so that the
-// next run repeats no more than it must.
+// next run repeats no more than it must: what is left of it during a drain.
 func (l *line) giveUp(cause error) {
-	if fault.KindOf(cause) == fault.Poison {
-		if err := l.settle(time.Now().Add(l.relay.config.DrainTimeout)); err != nil {
+	if !l.relay.retry(cause) {
+		limit := l.limit
+		if limit.IsZero() {
+			limit = time.Now().Add(l.relay.config.DrainTimeout)
+		}
+		if err := l.settle(limit); err != nil {
 			return
 		}
 	}
