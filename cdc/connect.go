@@ -130,7 +130,7 @@ func connectReplication(ctx context.Context, text string, heard *atomic.Int64) (
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
-		return nil, postgresError("connect for replication", err)
+		return nil, replicationError("connect for replication", err)
 	}
 	if err := liftTransactionTimeout(ctx, conn); err != nil {
 		_ = conn.Close(ctx)

@@ -1,7 +1,9 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,8 +47,6 @@ SELECT pg_current_wal_flush_lsn()::text,
        coalesce(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn), 0)::bigint,
        coalesce(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn), 0)::bigint,
        s.safe_wal_size,
-       coalesce((SELECT format('%s from %s', coalesce(nullif(a.application_name, ''), a.usename, '?'), coalesce(host(a.client_addr), 'local'))
-                   FROM pg_stat_activity a WHERE a.pid = s.active_pid), ''),
        coalesce((SELECT extract(epoch FROM max(now() - a.xact_start)) FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL), 0)::float8
   FROM (SELECT 1) AS one LEFT JOIN pg_replication_slots s ON s.slot_name = $1`
 
@@ -80,7 +80,7 @@ func inspect(ctx context.Context, conn *pgx.Conn, c Config) (SlotStatus, error) 
 		s.Problem, s.Hint = "not set up yet", "`outbox-cdc run` sets it up on its first start, and so does `outbox-cdc init`"
 	}
 	var oldest float64
-	err = queryRow(ctx, conn, []any{&s.ServerLSN, &s.LagBytes, &s.RetainedBytes, &s.Headroom, &s.Holder, &oldest}, inspectSQL, c.Slot)
+	err = queryRow(ctx, conn, []any{&s.ServerLSN, &s.LagBytes, &s.RetainedBytes, &s.Headroom, &oldest}, inspectSQL, c.Slot)
 	if err != nil {
 		return s, postgresError("read slot status", err)
 	}
@@ -92,9 +92,26 @@ func inspect(ctx context.Context, conn *pgx.Conn, c Config) (SlotStatus, error) 
 		if there.lost() {
 			s.Headroom = new(int64)
 		}
-		if s.Active && s.Holder == "" {
-			s.Holder = fmt.Sprintf("pid %d", s.ActivePID)
+		if s.Active {
+			if s.Holder, err = readHolder(ctx, conn, s.ActivePID); err != nil {
+				return s, err
+			}
+			s.Holder = cmp.Or(s.Holder, fmt.Sprintf("pid %d", s.ActivePID))
 		}
 	}
 	return s, nil
+}
+
+const holderSQL = `
+SELECT format('%s from %s, since %s', coalesce(nullif(application_name, ''), usename, '?'), coalesce(host(client_addr), 'local'),
+              coalesce(date_trunc('second', backend_start)::text, '?'))
+  FROM pg_stat_activity WHERE pid = $1`
+
+// readHolder describes the process that holds the slot; it is empty when that
+// has ended meanwhile.
+func readHolder(ctx context.Context, conn *pgx.Conn, pid int) (who string, err error) {
+	if err := queryRow(ctx, conn, []any{&who}, holderSQL, pid); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", postgresError("look up the slot's holder", err)
+	}
+	return who, nil
 }

@@ -65,9 +65,6 @@ func postgresError(op string, err error) error {
 			"check the user and sslmode in postgres.url and pg_hba.conf: a replication connection needs a line for the database itself (the keyword \"replication\" matches physical replication only)")
 	case code == codeNoSuchDatabase:
 		return fault.New(fault.Usage, op, flat, "check the database name in postgres.url")
-	case code == codeInsufficientPrivilege && strings.Contains(op, "replication"):
-		return fault.New(fault.Unexpected, op, flat,
-			"the role needs REPLICATION: ALTER ROLE <role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication)")
 	case code == codeInsufficientPrivilege:
 		return fault.New(fault.Unexpected, op, flat, "have the table's owner run `outbox-cdc init`, or the SQL that `outbox-cdc init --print-sql` prints")
 	case code == codeTooManyConnections:
@@ -91,6 +88,15 @@ func postgresError(op string, err error) error {
 		return fault.New(fault.Unreachable, op, flat, "check that postgres.url names the right host and port and that the server accepts connections")
 	}
 	return fault.New(fault.Unexpected, op, flat, "")
+}
+
+// replicationError is postgresError for what needs a right of its own.
+func replicationError(op string, err error) error {
+	if pgCode(err) == codeInsufficientPrivilege {
+		return fault.New(fault.Unexpected, op, oneLine{err},
+			"the role needs REPLICATION: ALTER ROLE <role> REPLICATION (on managed Postgres grant its replication role, such as rds_replication)")
+	}
+	return postgresError(op, err)
 }
 
 // disconnected tells whether err is of the connection: it could not be made,

@@ -314,7 +314,7 @@ func (v *recovery) createSlotSQL() string {
 func exportSnapshot(ctx context.Context, conn *pgconn.PgConn, sql string) (string, error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
-		return "", postgresError("create replication slot", err)
+		return "", replicationError("create replication slot", err)
 	}
 	const snapshotName = 2 // of slot_name, consistent_point, snapshot_name, output_plugin
 	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) <= snapshotName {

@@ -233,8 +233,11 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 		}
 		// Invariant 8: all of it is new, from the server's own position.
 		stream, err := openStream(ctx, r.config, slot.ConfirmedLSN, r.history)
-		if pgCode(err) == codeObjectInUse {
-			continue // somebody was quicker
+		if pgCode(err) == codeObjectInUse { // somebody was quicker
+			if err := lookAgain(ctx); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if err != nil {
 			return nil, err
@@ -290,18 +293,15 @@ func (r *Relay) compareCover(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-const holderSQL = `
-SELECT coalesce(application_name, ''), coalesce(host(client_addr), 'local'), coalesce(date_trunc('second', backend_start)::text, '')
-  FROM pg_stat_activity WHERE pid = $1`
-
 // standBy waits a moment while another instance holds the slot. It looks at
 // pg_replication_slots, for a START_REPLICATION that fails fills the server's log.
 func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
 	if r.Stats().State != Standby {
-		var application, address, since string
 		holder := fmt.Sprintf("pid %d holds the slot", pid)
-		if err := queryRow(ctx, conn, []any{&application, &address, &since}, holderSQL, pid); err == nil {
-			holder = fmt.Sprintf("pid %d (%s from %s, since %s) holds the slot", pid, application, address, since)
+		if who, err := readHolder(ctx, conn, pid); err != nil {
+			return err
+		} else if who != "" {
+			holder = fmt.Sprintf("pid %d (%s) holds the slot", pid, who)
 		}
 		// A standby that could not replicate would find out when it is needed.
 		if err := tryReplication(ctx, r.config); err != nil && fault.KindOf(err) != fault.Unreachable {
@@ -310,6 +310,11 @@ func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
 		r.worked = true
 		r.setState(Standby, holder, "slot", r.config.Slot, "held_by", holder)
 	}
+	return lookAgain(ctx)
+}
+
+// lookAgain waits until it is time to look at the slot again.
+func lookAgain(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -325,13 +330,13 @@ func (r *Relay) announce(report InitReport) {
 	}
 	args := []any{"created", report.Created}
 	level := slog.LevelInfo
-	switch {
-	case report.Rows > 0:
+	if report.Rows > 0 {
 		level = slog.LevelWarn
-		args = append(args, "rows_not_sent", report.Rows,
-			"hint", "rows committed before the slot existed are not streamed: if consumers need them, stop the relay, run `outbox-cdc recover`, and start it again")
-	case report.Rows < 0:
-		args = append(args, "hint", "rows committed before the slot existed, if any, are not streamed: if consumers need them, stop the relay, run `outbox-cdc recover`, and start it again")
+		args = append(args, "rows_not_sent", report.Rows)
+	}
+	if report.Rows != 0 { // or it is not known
+		args = append(args, "hint",
+			"rows committed before the slot existed are not streamed: if consumers need them, stop the relay, run `outbox-cdc recover`, and start it again")
 	}
 	r.config.Log.Log(context.Background(), level, "outbox.first_start", args...)
 }

@@ -39,6 +39,7 @@ type stream struct {
 	system   string // the cluster's identifier
 	timeline int32
 	fork     *fork // nil: all that was published before is in the server's WAL
+	started  bool  // the server streams, and has let us
 
 	received pglogrepl.LSN // highest position seen, for the write field of reports
 	reported pglogrepl.LSN // flush of the last report
@@ -91,6 +92,7 @@ func openStream(ctx context.Context, c Config, confirmed pglogrepl.LSN, before h
 		s.close()
 		return nil, s.refused("start replication", late(ctx, err))
 	}
+	s.started = true
 	return s, nil
 }
 
@@ -225,13 +227,13 @@ func (s *stream) refused(op string, err error) error {
 	case codeNotInPrerequisiteState: // invalidated, or of a standby, or …: set-up looks at the slot afresh
 		return fault.New(fault.Unreachable, op, oneLine{err}, "")
 	case codeUndefinedObject: // the publication, as of the WAL that is being decoded; or a slot that was dropped just now
-		if op == "stream" {
+		if s.started {
 			return fault.New(fault.SlotLost, op, oneLine{err},
 				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while; "+recoverHint)
 		}
 		return fault.New(fault.Unreachable, op, oneLine{err}, "")
 	}
-	return postgresError(op, err)
+	return replicationError(op, err)
 }
 
 // broken is a connection that is of no more use; the line reconnects.

@@ -133,8 +133,7 @@ func (s *Server) watched(args []string) result {
 }
 
 func (s *Server) activity([]string) result {
-	return result{[]column{{"coalesce", textOID}, {"coalesce", textOID}, {"coalesce", textOID}},
-		[][]string{{"outbox-cdc", "127.0.0.1", "2026-01-02 03:04:05+00"}}}
+	return result{[]column{{"format", textOID}}, [][]string{{"outbox-cdc from 127.0.0.1, since 2026-01-02 03:04:05+00"}}}
 }
 
 // replies says nothing of when the walsender last heard: it may be busy.
