@@ -2,9 +2,13 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
@@ -29,11 +33,15 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state IS DISTINCT
           FROM pg_prepared_xacts
          WHERE transaction IN (SELECT transactionid FROM pg_locks WHERE pid = $1 AND NOT granted)) AS blockers`
 
-// whileWatched runs create, which creates a slot through the backend pid. The
-// server waits for older transactions first, for as long as they last: who
-// they are is logged, since nothing else shows it. No time limit tells such a
-// wait from a connection that has died; a connection of its own does.
-func whileWatched(ctx context.Context, c Config, pid uint32, create func(context.Context) error) error {
+// whileWatched runs create, which creates a slot over conn. The server waits
+// for older transactions first, for as long as they last: who they are is
+// logged, since nothing else shows it. No time limit tells such a wait from a
+// connection that has died; a connection of its own does.
+func whileWatched(ctx context.Context, c Config, conn *pgconn.PgConn, create func(context.Context) error) error {
+	pid, err := backendPID(ctx, conn)
+	if err != nil {
+		return err
+	}
 	watching, cancel := context.WithCancel(ctx)
 	var dead error
 	var watcher sync.WaitGroup
@@ -41,7 +49,7 @@ func whileWatched(ctx context.Context, c Config, pid uint32, create func(context
 		dead = reportBlockers(watching, c, pid)
 		cancel()
 	})
-	err := create(watching)
+	err = create(watching)
 	cancel()
 	watcher.Wait()
 	if err != nil && dead != nil {
@@ -50,10 +58,25 @@ func whileWatched(ctx context.Context, c Config, pid uint32, create func(context
 	return err
 }
 
+// backendPID asks for the pid: through a connection pooler, conn has one that
+// the server does not know.
+func backendPID(ctx context.Context, conn *pgconn.PgConn) (int64, error) {
+	limited, cancel := brief(ctx)
+	defer cancel()
+	results, err := conn.Exec(limited, "SELECT pg_backend_pid()").ReadAll()
+	if err != nil {
+		return 0, postgresError("ask for the pid", late(ctx, err))
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return 0, fault.New(fault.Unexpected, "ask for the pid", errors.New("the server gave none"), "")
+	}
+	return strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
+}
+
 // reportBlockers names, until ctx ends, the transactions that slot creation by
 // pid waits for. It returns an error when that creation comes to no end: twice
 // in a row the server could not be asked, or it did not show pid at work.
-func reportBlockers(ctx context.Context, c Config, pid uint32) error {
+func reportBlockers(ctx context.Context, c Config, pid int64) error {
 	wait := time.NewTimer(blockersAfter)
 	defer wait.Stop()
 	for doubts := 0; ; {
@@ -89,7 +112,7 @@ func reportBlockers(ctx context.Context, c Config, pid uint32) error {
 }
 
 // readBlockers asks over a connection of its own.
-func readBlockers(ctx context.Context, c Config, pid uint32) (working bool, blockers string, err error) {
+func readBlockers(ctx context.Context, c Config, pid int64) (working bool, blockers string, err error) {
 	connecting, cancel := brief(ctx)
 	defer cancel()
 	conn, err := connectSQL(connecting, c.URL)
@@ -97,6 +120,6 @@ func readBlockers(ctx context.Context, c Config, pid uint32) (working bool, bloc
 		return false, "", err
 	}
 	defer closeSQL(conn)
-	err = queryRow(ctx, conn, []any{&working, &blockers}, blockersSQL, int64(pid))
+	err = queryRow(ctx, conn, []any{&working, &blockers}, blockersSQL, pid)
 	return working, blockers, err
 }

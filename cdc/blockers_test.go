@@ -13,7 +13,7 @@ import (
 // when the server is out of reach: its own connection may never tell.
 func TestSlotCreationWithoutSignOfLife(t *testing.T) {
 	t.Parallel()
-	name, conn := database(t)
+	name, _ := database(t)
 	unreachable := configFor(name)
 	unreachable.URL = "postgres://x@127.0.0.1:1/x"
 	for what, c := range map[string]Config{"backend is idle": configFor(name), "server is away": unreachable} {
@@ -23,7 +23,7 @@ func TestSlotCreationWithoutSignOfLife(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = whileWatched(t.Context(), c, conn.PgConn().PID(), func(ctx context.Context) error {
+			err = whileWatched(t.Context(), c, connect(t, name).PgConn(), func(ctx context.Context) error {
 				<-ctx.Done()
 				return ctx.Err()
 			})

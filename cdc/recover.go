@@ -282,7 +282,7 @@ func (v *recovery) snapshot(ctx context.Context) error {
 		_ = exporter.Close(closing)
 	}()
 	var name string
-	err = whileWatched(ctx, c, exporter.PID(), func(ctx context.Context) error {
+	err = whileWatched(ctx, c, exporter, func(ctx context.Context) error {
 		name, err = exportSnapshot(ctx, exporter, v.createSlotSQL())
 		return err
 	})

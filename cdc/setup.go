@@ -204,7 +204,7 @@ func createReplicationSlot(ctx context.Context, conn *pgx.Conn, c Config, versio
 		args = ", false, false, true" // temporary, twophase, failover
 	}
 	sql := fmt.Sprintf("SELECT pg_create_logical_replication_slot(%s, 'pgoutput'%s)", literal(c.Slot), args)
-	err := whileWatched(ctx, c, conn.PgConn().PID(), func(ctx context.Context) error {
+	err := whileWatched(ctx, c, conn.PgConn(), func(ctx context.Context) error {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			return postgresError("create slot", err)
 		}
