@@ -264,7 +264,10 @@ func (l *line) bye() error {
 // event that failed; without reading.
 func (l *line) settle(deadline time.Time) error {
 	for now := time.Now(); now.Before(deadline); now = time.Now() {
-		if events, _ := l.relay.window.InFlight(); events == 0 || l.tracker.Stuck() {
+		events, _ := l.relay.window.InFlight()
+		// Stuck is asked in any case: the window is told of an event a moment
+		// before the tracker, which answers once it has confirmed that.
+		if stuck := l.tracker.Stuck(); stuck || events == 0 {
 			return nil
 		}
 		if err := l.waitForRoom(nil, now); err != nil {
