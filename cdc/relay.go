@@ -180,7 +180,7 @@ func (r *Relay) begin(ctx context.Context, started time.Time) (*pgx.Conn, error)
 	switch {
 	case err == nil:
 		r.reached = true
-	case limited.Err() != nil && ctx.Err() == nil:
+	case errors.Is(err, context.Canceled) && ctx.Err() == nil: // by the limit
 		return nil, fault.New(fault.Unreachable, "reach postgres", context.DeadlineExceeded, fault.HintOf(err))
 	}
 	return conn, err
