@@ -80,20 +80,24 @@ SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE')
  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
  GROUP BY c.oid`
 
-// pg_publication_tables lists a partitioned table itself only with
-// publish_via_partition_root, that is when its rows arrive under its name.
+// Columns are those of the entry, or all but generated ones. pg_publication_rel has the
+// former from PostgreSQL 15 on, and pg_publication has pubgencols from 18 on:
+// to_jsonb gives NULL where they do not exist.
 const publicationSQL = `
 SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
        pg_has_role(p.pubowner, 'USAGE'),
        coalesce(obj_description(p.oid, 'pg_publication'), ''),
-       EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3),
-       coalesce((SELECT array(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames'))
-                   FROM pg_publication_tables t
-                  WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3
-                    AND jsonb_typeof(to_jsonb(t) -> 'attnames') = 'array'), '{}'),
-       (SELECT count(*) FROM pg_publication_tables t WHERE t.pubname = p.pubname)
-  FROM pg_publication p
- WHERE p.pubname = $1`
+       t.oid IS NOT NULL,
+       array(SELECT a.attname::text
+               FROM pg_attribute a
+               LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = a.attrelid
+              WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND CASE WHEN to_jsonb(r) ->> 'prattrs' IS NOT NULL THEN to_jsonb(r) -> 'prattrs' @> to_jsonb(a.attnum)
+                    ELSE a.attgenerated = '' OR a.attgenerated = to_jsonb(p) ->> 'pubgencols' END
+              ORDER BY a.attnum),
+       (SELECT count(*) FROM published)
+  FROM pub p
+  LEFT JOIN (published JOIN ours USING (oid)) AS t ON true`
 
 // invalidation_reason exists from PostgreSQL 17 on: to_jsonb gives NULL where it does not.
 const slotSQL = `
@@ -131,7 +135,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 func readPublication(ctx context.Context, conn *pgx.Conn, c Config) (*publication, error) {
 	var p publication
 	err := queryRow(ctx, conn, []any{&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables},
-		publicationSQL, c.Publication, c.Table.Schema, c.Table.Name)
+		publishedSQL(conn)+publicationSQL, c.Publication, c.Table.Schema, c.Table.Name)
 	there, err := found(&p, err)
 	if err != nil {
 		return nil, postgresError("look up publication", err)

@@ -23,18 +23,17 @@ type cover struct {
 
 // A publication FOR ALL TABLES has no entries, and one for a schema none of the table's.
 const coverSQL = `
-SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3),
-       EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND pubinsert),
-       coalesce((SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $2 AND c.relname = $3), 0),
-       coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0),
-       coalesce((SELECT r.oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pg_class c ON c.oid = r.prrelid
-                   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1 AND n.nspname = $2 AND c.relname = $3), 0),
-       coalesce((SELECT xmin::text FROM pg_publication WHERE pubname = $1), '')`
+SELECT EXISTS (SELECT FROM published JOIN ours USING (oid)),
+       EXISTS (SELECT FROM pub WHERE pubinsert),
+       coalesce((SELECT oid FROM ours), 0),
+       coalesce((SELECT oid FROM pub), 0),
+       coalesce((SELECT r.oid FROM pg_publication_rel r JOIN pub ON pub.oid = r.prpubid JOIN ours ON ours.oid = r.prrelid), 0),
+       coalesce((SELECT xmin::text FROM pub), '')`
 
 func readCover(ctx context.Context, conn *pgx.Conn, c Config) (*cover, error) {
 	var v cover
 	fields := []any{&v.covered, &v.inserts, &v.table, &v.publication, &v.entry, &v.version}
-	if err := queryRow(ctx, conn, fields, coverSQL, c.Publication, c.Table.Schema, c.Table.Name); err != nil {
+	if err := queryRow(ctx, conn, fields, publishedSQL(conn)+coverSQL, c.Publication, c.Table.Schema, c.Table.Name); err != nil {
 		return nil, postgresError("look up publication", err)
 	}
 	return &v, nil

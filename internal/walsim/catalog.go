@@ -19,10 +19,10 @@ var questions = []struct {
 	answer func(s *Server, args []string) result
 }{
 	{"slot_name = $1 AND active_pid = $2", (*Server).watched},
-	{"FROM pg_publication_tables WHERE", (*Server).cover},
+	{"EXISTS (SELECT FROM published", (*Server).cover},
+	{"FROM pub p\n", (*Server).publication},
 	{"current_setting('server_version_num')", (*Server).settings},
 	{"FROM pg_class c", (*Server).table},
-	{"FROM pg_publication p\n", (*Server).publication},
 	{"FROM pg_replication_slots s\n", (*Server).replicationSlot},
 	{"FROM pg_stat_activity WHERE pid = $1", (*Server).activity},
 	{"FROM pg_stat_replication WHERE pid = $1", (*Server).replies},
