@@ -34,6 +34,7 @@ type table struct {
 	Kind        string // pg_class.relkind: r, p, v, …
 	Persistence string // pg_class.relpersistence: p, u or t
 	Owned       bool   // the role may publish it
+	RowSecurity bool   // a policy withholds rows from the role
 	Columns     []string
 	Generated   []string
 	// ByteaDomains are columns of a domain over bytea.
@@ -69,7 +70,7 @@ SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
 
 // A domain has the output function of its base type, also where that is a domain itself.
 const tableSQL = `
-SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE'),
+SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE'), row_security_active(c.oid),
        coalesce(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '{}'),
        coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> ''), '{}'),
        coalesce(array_agg(a.attname::text) FILTER (WHERE t.typtype = 'd' AND t.typoutput = 'pg_catalog.byteaout'::regproc), '{}')
@@ -117,7 +118,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 		return cat, postgresError("read server settings", err)
 	}
 	var t table
-	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Owned, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
+	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Owned, &t.RowSecurity, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
 	}

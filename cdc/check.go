@@ -36,6 +36,7 @@ func Check(ctx context.Context, c Config) []fault.Finding {
 		checkReplication(ctx, c),
 		judged("table", fmt.Sprintf("%s has every mapped column", c.Table), cat.checkTable(c)),
 	}
+	findings = append(findings, cat.checkRowSecurity(c)...)
 	findings = append(findings, cat.checkPublication(c), cat.checkSlot(c))
 	return append(findings, checkSettings(ctx, conn, cat)...)
 }

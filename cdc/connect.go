@@ -36,6 +36,7 @@ var sessionSettings = map[string]string{
 	"lock_timeout":                        "0",
 	"idle_in_transaction_session_timeout": "0",
 	"idle_session_timeout":                "0",
+	"row_security":                        "off", // what a policy withholds is an error, not left out
 	"default_transaction_read_only":       "off", // of a primary; a standby is read-only all the same
 }
 

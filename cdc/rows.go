@@ -48,6 +48,9 @@ func (v *recovery) selectFrom(what string) (sql string, args []any) {
 
 // unreadable adds what the role lacks.
 func (v *recovery) unreadable(op string, err error) error {
+	if pgCode(err) == codeInsufficientPrivilege && v.cat.table.RowSecurity {
+		return withheldRows(op, err, v.config, v.cat.server.Role)
+	}
 	if pgCode(err) == codeInsufficientPrivilege {
 		return fault.New(fault.Unexpected, op, oneLine{err},
 			fmt.Sprintf("recovery reads the table, which streaming does not: GRANT SELECT ON %s TO %s", v.config.Table.quoted(), ident(v.cat.server.Role)))

@@ -77,10 +77,10 @@ func columnNames() string {
 }
 
 func (s *Server) table(args []string) result {
-	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"pg_has_role", boolOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
+	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"pg_has_role", boolOID}, {"row_security_active", boolOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
 		{"coalesce", textArrayOID}}}
 	if covered(arg(args, 0), arg(args, 1)) {
-		r.rows = [][]string{{"r", "p", "t", columnNames(), "{}", "{}"}}
+		r.rows = [][]string{{"r", "p", "t", "f", columnNames(), "{}", "{}"}}
 	}
 	return r
 }
