@@ -44,46 +44,6 @@ func Init(ctx context.Context, c Config) (InitReport, error) {
 	return report, err
 }
 
-// InitSQL returns the SQL that Init would run on an empty database, for an
-// owner or a DBA to run, with the grants that the relay's role needs.
-func InitSQL(c Config) (string, error) {
-	c, err := c.withDefaults()
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	b.WriteString("-- Run in the application's database, as the owner of the table.\n\n")
-	if c.Table == defaultTable {
-		b.WriteString(schemaSQL + "\n")
-	}
-	fmt.Fprintf(&b, "-- The relay's role needs REPLICATION and CONNECT, and no right on any table:\n"+
-		"--   CREATE ROLE outbox_cdc LOGIN REPLICATION PASSWORD '…';\n"+
-		"-- (on managed Postgres grant its replication role instead, such as rds_replication)\n\n")
-	fmt.Fprintf(&b, "%s;\n%s;\n\n", createPublicationSQL(c), commentSQL(c, creating))
-	fmt.Fprintf(&b, `-- The slot comes last: a publication must exist where decoding begins. It waits
--- for transactions that are open now.
-DO $$
-BEGIN
-    IF current_setting('server_version_num')::int >= 170000 THEN
-        PERFORM pg_create_logical_replication_slot(%[1]s, 'pgoutput', false, false, true); -- survives a failover
-    ELSE
-        PERFORM pg_create_logical_replication_slot(%[1]s, 'pgoutput');
-    END IF;
-    %[2]s;
-END $$;
-`, literal(c.Slot), commentSQL(c, ready))
-	return b.String(), nil
-}
-
-func createPublicationSQL(c Config) string {
-	return fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true)",
-		ident(c.Publication), c.Table.quoted())
-}
-
-func commentSQL(c Config, m mark) string {
-	return fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(c.Publication), literal(markPrefix+string(m)))
-}
-
 // setUp brings publication and slot to where streaming can begin. init tells that the operator asked for it: what
 // is missing is created though it may not look like a first start. It returns the catalog as it was last read.
 func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalog, report InitReport, err error) {

@@ -71,11 +71,8 @@ func TestInitSQLSuffices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// In one simple query all is one transaction, in which no slot can be created.
-	for statement := range strings.SplitSeq(sql, ";\n\n") {
-		if _, err := conn.Exec(t.Context(), statement, pgx.QueryExecModeSimpleProtocol); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
+	if errs := asPsql(t, conn, sql); len(errs) > 0 {
+		t.Fatal(errs)
 	}
 	role := name + "_relay"
 	mustExec(t, t.Context(), conn, "CREATE ROLE "+role+" LOGIN REPLICATION PASSWORD 'secret'")
@@ -350,6 +347,14 @@ func TestInvalidatedSlot(t *testing.T) {
 		t.Errorf("check says %v", got)
 	}
 	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "invalidated")
+	mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION outbox_cdc IS 'outbox-cdc: creating'")
+	sql, err := InitSQL(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if errs := asPsql(t, conn, sql); len(errs) != 1 || !strings.Contains(errs[0], "invalidated") || readSetUp(t, conn).comment != "outbox-cdc: creating" {
+		t.Errorf("the printed SQL: %q, %+v", errs, readSetUp(t, conn))
+	}
 }
 
 func TestMetricsAreWellFormed(t *testing.T) {
