@@ -123,7 +123,8 @@ func (cat catalog) mayPublish(c Config) error {
 func (cat catalog) checkSlot(c Config) fault.Finding {
 	const check = "slot"
 	s := cat.slot
-	if _, err := cat.nextStep(c, false); err != nil && (s == nil || cat.usableSlot(c) != nil) {
+	// What is wrong with the publication itself is a finding of its own.
+	if _, err := cat.nextStep(c, false); err != nil && err.Error() != cat.checkPublication(c).Detail {
 		return failing(check, err)
 	}
 	switch {

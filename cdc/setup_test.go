@@ -240,6 +240,38 @@ func TestCheck(t *testing.T) {
 			want: map[string]fault.Status{"publication": fault.OK, "slot": fault.Fail},
 			hint: "outbox-cdc recover",
 		},
+		"recovery unfinished": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				if _, err := Init(t.Context(), *c); err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION outbox_cdc IS 'outbox-cdc: recovering'")
+			},
+			want: map[string]fault.Status{"publication": fault.OK, "slot": fault.Fail},
+			hint: "outbox-cdc recover",
+		},
+		"begun by another role": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				if _, err := Init(t.Context(), *c); err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION outbox_cdc IS 'outbox-cdc: creating'")
+				mustExec(t, t.Context(), conn, "CREATE ROLE "+c.Slot+"_o LOGIN REPLICATION PASSWORD 'right'")
+				c.URL = shared.URLFor(c.Slot, c.Slot+"_o", "right")
+			},
+			want: map[string]fault.Status{"publication": fault.OK, "slot": fault.Fail},
+			hint: "publication's owner run",
+		},
+		"not published": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				if _, err := Init(t.Context(), *c); err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, t.Context(), conn, "ALTER PUBLICATION outbox_cdc DROP TABLE outbox")
+			},
+			want: map[string]fault.Status{"publication": fault.Fail, "slot": fault.OK}, // said once
+			hint: "ADD TABLE",
+		},
 		"publishes too much": {
 			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
 				mustExec(t, t.Context(), conn, "CREATE PUBLICATION outbox_cdc FOR TABLE outbox")
