@@ -17,6 +17,7 @@ type catalog struct {
 	publication *publication // nil: it does not exist
 	slot        *slot        // nil: it does not exist
 	cover       *cover       // read before the publication: what changes between is noticed later
+	others      []otherSlot  // read when ours does not exist
 }
 
 type server struct {
@@ -129,6 +130,9 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 		return cat, err
 	}
 	cat.slot, err = readSlot(ctx, conn, c.Slot)
+	if err == nil && cat.slot == nil {
+		cat.others, err = readOtherSlots(ctx, conn, c.Slot)
+	}
 	return cat, err
 }
 

@@ -37,6 +37,9 @@ type Recovery struct {
 	Slot        string `json:"slot"`        // "keep", "create" or "replace"
 	OrderedBy   string `json:"ordered_by"`
 	Problem     string `json:"problem,omitempty"` // what run would say; empty when it could stream
+	// UnusedSlots are other slots of this database that nobody streams from: one
+	// of them may be the one that is meant.
+	UnusedSlots []string `json:"unused_slots,omitempty"`
 }
 
 // What a recovery does with the publication and the slot.
@@ -137,7 +140,11 @@ func (v *recovery) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if cat.others, err = readOtherSlots(ctx, v.conn, c.Slot); err != nil {
+		return err
+	}
 	v.cat = cat
+	v.plan.UnusedSlots = cat.unused()
 	if err := cat.checkServer(); err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 			fmt.Errorf("slot %q does not exist, and publication %q was not made by outbox-cdc, so whether the slot was lost is not known", c.Slot, c.Publication),
 			"if there never was a slot, have the publication's owner run `outbox-cdc init`; if there was one: "+recoverHint)
 	default:
-		return proceed, lostSlot(fmt.Errorf("slot %q does not exist, though publication %q says that it was created", c.Slot, c.Publication))
+		return proceed, cat.missingSlot(c)
 	}
 }
 
@@ -126,7 +126,7 @@ func (cat catalog) usableSlot(c Config) error {
 		if reason == "" {
 			reason = "wal_removed"
 		}
-		return lostSlot(fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason))
+		return lostSlot(fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason), recoverHint)
 	}
 	return nil
 }
@@ -161,7 +161,9 @@ func unfinishedRecovery(c Config) error {
 		"wait for `outbox-cdc recover` to end, or start it again if it does not run any more")
 }
 
-func lostSlot(cause error) error { return fault.New(fault.SlotLost, "open slot", cause, recoverHint) }
+func lostSlot(cause error, hint string) error {
+	return fault.New(fault.SlotLost, "open slot", cause, hint)
+}
 
 // interruptedInit asks for the owner, without whom the mark "ready" cannot be written.
 func interruptedInit(c Config, slot string) error {

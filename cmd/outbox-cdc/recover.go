@@ -127,6 +127,9 @@ func (c *recoverCmd) show(a *app, l *loaded, plan cdc.Recovery) {
 	if plan.Problem != "" {
 		fmt.Fprintf(a.stdout, "found        %s\n", plan.Problem)
 	}
+	for _, slot := range plan.UnusedSlots {
+		fmt.Fprintf(a.stdout, "found        slot %s exists in this database and is not used: is postgres.slot right?\n", slot)
+	}
 	fmt.Fprintf(a.stdout, "publication  %s %s\n", plan.Publication, l.Postgres.Publication)
 	fmt.Fprintf(a.stdout, "slot         %s %s\n", plan.Slot, l.Postgres.Slot)
 	fmt.Fprintf(a.stdout, "rows         %d of %s, ordered by %s: consumers that have received them receive them again\n",

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outbox-cdc/outbox-cdc/cdc"
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
@@ -45,5 +46,15 @@ func TestRecoverConfirm(t *testing.T) {
 	}
 	if err := (&recoverCmd{Yes: true}).confirm(t.Context(), &app{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// The plan shows a slot that may be the one that is meant.
+func TestRecoverShowsUnusedSlots(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	(&recoverCmd{}).show(&app{stdout: &out}, &loaded{}, cdc.Recovery{UnusedSlots: []string{"orders"}})
+	if want := "slot orders exists in this database and is not used: is postgres.slot right?\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("the plan does not say %q:\n%s", want, out.String())
 	}
 }
