@@ -158,6 +158,9 @@ func (v *recovery) look(ctx context.Context) error {
 		return err
 	}
 	v.plan.OrderedBy = v.order()
+	if err := v.checkRights(ctx); err != nil {
+		return err
+	}
 	sql, args := v.selectFrom("count(*)")
 	if err := v.conn.QueryRow(ctx, sql, args...).Scan(&v.plan.Rows); err != nil {
 		return v.unreadable("count rows", err)

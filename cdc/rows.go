@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -86,15 +85,7 @@ func (r *Relay) publishRows(ctx context.Context, v *recovery) (int64, error) {
 // waits for the last acknowledgement.
 func (r *Relay) publishFrom(ctx context.Context, v *recovery, tracker *checkpoint.Tracker) error {
 	n := int(tracker.Confirmed())
-	what := "*"
-	if p := v.cat.publication; p != nil && p.Covers && len(p.Columns) > 0 {
-		quoted := make([]string, len(p.Columns))
-		for i, column := range p.Columns {
-			quoted[i] = ident(column)
-		}
-		what = strings.Join(quoted, ", ")
-	}
-	sql, args := v.selectFrom(what)
+	sql, args := v.selectFrom(v.columns())
 	sql = fmt.Sprintf("DECLARE recovered NO SCROLL CURSOR FOR %s ORDER BY %s OFFSET %d", sql, v.order(), n)
 	if _, err := v.conn.Exec(ctx, sql, args...); err != nil {
 		return v.unreadable("read rows", err)

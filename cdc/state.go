@@ -153,7 +153,7 @@ func (cat catalog) usablePublication(c Config) error {
 }
 
 // recoverHint is the way out when the WAL no longer has what was committed.
-const recoverHint = "the rows that the table still holds can be sent again: stop every relay of this slot and run `outbox-cdc recover`"
+const recoverHint = "the rows that the table still holds can be sent again: stop every relay of this slot and run `outbox-cdc recover` as the publication's owner, with REPLICATION and SELECT on the table"
 
 func unfinishedRecovery(c Config) error {
 	return fault.New(fault.SlotLost, "open slot",
