@@ -24,6 +24,10 @@ type KafkaOptions struct {
 	TLS bool
 	// Users add a listener with TLS and SASL: SASLBrokers.
 	Users []KafkaUser
+	// Advertise returns the address that clients of the plain listener are told, such as that of a
+	// proxy in front of it; single broker only. It is called with the listener's own address before
+	// the broker starts, and again when another port has to be tried.
+	Advertise func(address string) string
 }
 
 // KafkaUser can log in with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
@@ -51,6 +55,7 @@ type kafkaBroker struct {
 	id    int32
 	dir   string         // its log.dirs
 	ports map[string]int // by listener
+	told  string         // what clients of the plain listener are told to connect to
 	proc  *process       // of the last start; nil before
 }
 
@@ -71,6 +76,9 @@ func StartKafka(ctx context.Context, opts KafkaOptions) (*Kafka, error) {
 func startKafka(ctx context.Context, opts KafkaOptions, record string) (*Kafka, error) {
 	if err := supported(); err != nil {
 		return nil, err
+	}
+	if opts.Advertise != nil && opts.brokers() > 1 {
+		return nil, errors.New("an address to advertise is for a single broker")
 	}
 	java, err := findJava()
 	if err != nil {
@@ -173,6 +181,10 @@ func (k *Kafka) choosePorts() error {
 			}
 			chosen[port] = true
 			b.ports[name] = port
+		}
+		b.told = address(b.ports[listenPlain])
+		if k.opts.Advertise != nil {
+			b.told = k.opts.Advertise(b.told)
 		}
 	}
 	return nil

@@ -43,7 +43,11 @@ func (k *Kafka) properties(b *kafkaBroker) string {
 	for _, name := range k.opts.listeners() {
 		listener := name + "://" + address(b.ports[name])
 		listeners = append(listeners, listener)
-		if name != listenController {
+		switch name {
+		case listenController:
+		case listenPlain:
+			advertised = append(advertised, name+"://"+b.told)
+		default:
 			advertised = append(advertised, listener)
 		}
 	}
