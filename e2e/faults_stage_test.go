@@ -29,6 +29,7 @@ type stage struct {
 	url     string // of the database
 	env     []string
 	seen    *rig.Consumer
+	reach   func(*sarama.Config) // how the test itself gets to the brokers; nil: as they say
 	loads   int
 }
 
@@ -39,8 +40,14 @@ func newStage(t *testing.T, pg *devenv.Postgres, brokers []string, env ...string
 	t.Helper()
 	s := bareStage(t, pg, brokers, env...)
 	s.init()
-	s.seen = rig.Consume(t, brokers, nil, s.topic())
+	s.consume()
 	return s
+}
+
+// consume starts the consumer.
+func (s *stage) consume() {
+	s.t.Helper()
+	s.seen = rig.Consume(s.t, s.brokers, s.reach, s.topic())
 }
 
 // bareStage is a database with nothing in it, and no consumer.
@@ -176,15 +183,18 @@ func (s *stage) ends() map[int32]int64 {
 	var ends map[int32]int64
 	var err error
 	rig.Eventually(s.t, 30*time.Second, "the topic's end", func() bool {
-		ends, err = topicEnds(s.brokers, s.topic())
+		ends, err = topicEnds(s.brokers, s.reach, s.topic())
 		return err == nil
 	})
 	return ends
 }
 
-func topicEnds(brokers []string, topic string) (map[int32]int64, error) {
+func topicEnds(brokers []string, reach func(*sarama.Config), topic string) (map[int32]int64, error) {
 	config := sarama.NewConfig()
 	config.Metadata.AllowAutoTopicCreation = false
+	if reach != nil {
+		reach(config)
+	}
 	client, err := sarama.NewClient(brokers, config)
 	if err != nil {
 		return nil, err
@@ -235,8 +245,15 @@ func (s *stage) rows() map[string]row {
 // returns the records. The load has to be over.
 func (s *stage) finish(r *rig.Relay) []devenv.Record {
 	s.t.Helper()
+	s.drain(r, 90*time.Second)
+	return s.compare()
+}
+
+// drain is finish without the comparison.
+func (s *stage) drain(r *rig.Relay, limit time.Duration) {
+	s.t.Helper()
 	end := one[string](s, "SELECT pg_current_wal_insert_lsn()::text")
-	rig.Eventually(s.t, 90*time.Second, "the slot reaches "+end, func() bool {
+	rig.Eventually(s.t, limit, "the slot reaches "+end, func() bool {
 		select {
 		case <-r.Done():
 			s.t.Fatal("the relay has ended")
@@ -247,7 +264,6 @@ func (s *stage) finish(r *rig.Relay) []devenv.Record {
 	if code := r.Stop(); code != 0 {
 		s.t.Fatalf("exit code %d after SIGTERM:\n%s", code, r.Log())
 	}
-	return s.compare()
 }
 
 // compare is finish for a relay that has ended.
