@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -47,7 +48,9 @@ func (d DeadLetters) wayOut(err error, rec *record) error {
 	if len(handles) == 0 {
 		return err
 	}
-	hint := fmt.Sprintf("to send this event alone to topic %s and go on, start once with --dead-letter-id %s", d.Topic, handles[0])
+	// Those of this start as well: they come again if what is before them was not confirmed.
+	names := strings.Join(append(slices.Clone(d.Only), handles[0]), ",")
+	hint := fmt.Sprintf("to send this event alone to topic %s and go on, start once with --dead-letter-id %s", d.Topic, names)
 	if f.Hint != "" {
 		hint = f.Hint + "; or, " + hint
 	}
@@ -247,8 +250,7 @@ func (k *Kafka) pump() {
 	g := &k.gate
 	for m := g.behind.head; m != nil && !k.closing; m = g.behind.head {
 		_, dead := m.ack.(*letter)
-		before := k.counters.queued + k.counters.inFlight - g.left - g.behind.n
-		if dead && before > 0 || !dead && g.left > 0 {
+		if dead && k.unsettled() || !dead && g.left > 0 { // Invariant 5
 			return
 		}
 		g.behind.cut(1, 0)
@@ -257,6 +259,11 @@ func (k *Kafka) pump() {
 		}
 		k.queue(m)
 	}
+}
+
+// unsettled tells whether an event that came before those behind the gate has no outcome yet.
+func (k *Kafka) unsettled() bool {
+	return slices.ContainsFunc(k.order, func(t *topic) bool { return t.gate != nil && (t.waiting.n > 0 || t.busy()) })
 }
 
 // sayBuried logs a dead letter, unless it has just logged one.

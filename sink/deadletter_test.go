@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -372,7 +373,7 @@ func TestDeadLetterByName(t *testing.T) {
 			t.Errorf("the topic holds %v", got)
 		}
 		err := l.failure(6)
-		if fault.KindOf(err) != fault.Poison || !strings.Contains(fault.HintOf(err), "--dead-letter-id id-6") {
+		if fault.KindOf(err) != fault.Poison || !strings.Contains(fault.HintOf(err), "--dead-letter-id "+name+",id-6") {
 			t.Errorf("got %v (hint %q)", err, fault.HintOf(err))
 		}
 	}
@@ -476,4 +477,74 @@ func TestCloseWithDeadLetters(t *testing.T) {
 		t.Error("Close knows the outcome of a dead letter that was not answered")
 	}
 	l.await(t, "all failed", func(done, failed int) bool { return done == 0 && failed == 3 })
+}
+
+// A batch may be in the log though its answer was lost. When the next try is
+// refused for good, its sequence number is not used again: the broker would take
+// the next batch for a repeat of it, and drop it (KIP-98).
+func TestRefusedAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	cut := newCutter()
+	cluster := fake(t, kfake.ListenFn(cut.listen), kfake.SeedTopics(1, "orders", dlq))
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), DeadLetters: allDead})
+	refuse := sync.OnceFunc(func() {
+		cluster.Fault(kfake.Fault{Keys: onlyProduce, Topic: "orders", Err: kerr.InvalidTopicException, Count: 1})
+	})
+	cut.onCut = refuse // the next try
+	first := sync.OnceFunc(func() { cut.cutAnswers(1) })
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		first()
+		return nil, nil, false
+	})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	l.await(t, "the refusal", func(_, failed int) bool { return failed == 1 })
+	if err := l.failure(0); fault.KindOf(err) == fault.Poison || !errors.Is(err, errUnsure) {
+		t.Errorf("got %v, want that the outcome is not known", err)
+	}
+	k.Reset()
+	again := newLedger()
+	for i := range 3 {
+		k.Publish(event(i, "orders", []byte("key"), []byte("1")), again.ack(i))
+	}
+	again.awaitDone(t, 3)
+	if got := ids(t, consume(t, cluster.ListenAddrs(), "orders")[0]); !slices.Equal(got, []int{0, 0, 1, 2}) {
+		t.Errorf("the topic holds %v, want each event at least once", got)
+	}
+}
+
+// What waits behind a refused event of a topic that had not answered stays where
+// it is, also when the topic is there a moment later.
+func TestNothingPassesARefusedTopic(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders", "others"))
+	f := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Err: kerr.TopicAuthorizationFailed, Count: -1})
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	k.mu.Lock() // until all wait
+	unlock := k.mu.Unlock
+	for i := range 3 {
+		rec, err := k.builder.build(event(i, "orders", []byte("key"), []byte("1")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newMessage(rec, event(i, "orders", []byte("key"), []byte("1")), l.ack(i), time.Now().UnixNano())
+		m.topic = k.topic("orders")
+		k.counters.queued++
+		k.queue(m)
+	}
+	unlock()
+	l.await(t, "the verdict", func(_, failed int) bool { return failed > 0 })
+	f.Remove()
+	k.wantAll()
+	k.wakeControl()
+	eventually(t, "another answer", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		tp := k.topics["orders"]
+		return tp.answered == tp.wanted && tp.wanted > 1
+	})
+	if got := consume(t, cluster.ListenAddrs(), "orders"); len(got) > 0 {
+		t.Errorf("%d records passed the refused one", len(got[0]))
+	}
 }

@@ -250,7 +250,7 @@ func (k *Kafka) Reset() {
 // be on its way, so that nothing old appears behind something new (KIP-360).
 func (k *Kafka) rearm() {
 	ours := errors.Is(k.fenced, sarama.ErrOutOfOrderSequenceNumber) || errors.Is(k.fenced, sarama.ErrUnknownProducerID) ||
-		errors.Is(k.fenced, errRecreated)
+		errors.Is(k.fenced, errRecreated) || errors.Is(k.fenced, errUnsure)
 	if ours && k.producer.epoch < math.MaxInt16 {
 		k.producer.epoch++
 	} else {
@@ -349,6 +349,7 @@ func (k *Kafka) Close(ctx context.Context) error {
 		for _, p := range t.partitions {
 			k.abandon(p, &cut)
 		}
+		cut.add(t.drain()) // a dead letter of what was refused meanwhile
 	}
 	k.unqueue(cut)
 	k.mu.Unlock()

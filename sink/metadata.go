@@ -83,6 +83,9 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out
 		return false
 	}
 	t.answered = max(t.answered, asked)
+	if t.stuck != nil {
+		return true
+	}
 	k.setPartitions(t, tm.Uuid, n, out)
 	leaders := make([]int32, len(t.partitions))
 	for i := range leaders {
@@ -146,11 +149,16 @@ func (k *Kafka) setPartitions(t *topic, id sarama.Uuid, n int, out *settled) {
 // let us write to, or does not have.
 func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
 	if t.waiting.n > 0 {
-		k.stop(k.condemn(t.waiting.cut(k.guilty(t, t.waiting.n), math.MaxInt), t.name, cause, out))
+		t.stuck = k.condemn(t.waiting.cut(k.guilty(t, t.waiting.n), math.MaxInt), t.name, cause, out)
+		k.stop(t.stuck)
 	}
 	for _, p := range t.partitions { // those that look for a leader; the others hear it from the one they have
 		switch b := p.batch; {
 		case p.stuck != nil || b != nil && b.onWire:
+		case b != nil && b.unsure: // as in settle
+			given := k.disown(fmt.Errorf("%w: %w", errUnsure, cause))
+			out.fail(given, k.down)
+			return
 		case b != nil && b.old:
 			k.counters.inFlight -= b.messages.n
 			k.counters.failed += uint64(b.messages.n)

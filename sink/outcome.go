@@ -106,6 +106,13 @@ var passing = map[sarama.KError]string{
 	103:                                       "INCONSISTENT_TOPIC_ID",
 }
 
+// absent tells whether an answer that passes says that the batch is not in the
+// log. NOT_LEADER_OR_FOLLOWER does not: leadership may end while followers are waited for.
+func absent(cause error) bool {
+	code, ok := errors.AsType[sarama.KError](cause)
+	return ok && (code == sarama.ErrUnknownTopicOrPartition || code == sarama.ErrNotEnoughReplicas || code == sarama.ErrInvalidMessage)
+}
+
 // final are the names of the errors that do not go away.
 var final = map[sarama.KError]string{
 	sarama.ErrUnknown:                      "UNKNOWN_SERVER_ERROR",
@@ -134,6 +141,9 @@ var final = map[sarama.KError]string{
 
 // errorName is a label for metrics: few values, the same for ever.
 func errorName(err error) string {
+	if errors.Is(err, errUnsure) {
+		return "OUTCOME_UNKNOWN"
+	}
 	if code, ok := errors.AsType[sarama.KError](err); ok {
 		if name := passing[code]; name != "" {
 			return name

@@ -26,6 +26,9 @@ type topic struct {
 	// out at asked sets answered.
 	wanted, asked, answered uint64
 	unready                 bool // the last answer said to ask again later
+	// stuck says that the first of the waiting was refused for good. The others
+	// go nowhere behind it (invariant 5).
+	stuck error
 	// missing is since when every answer has been that there is no such topic; zero: the last one was not.
 	missing time.Time
 
@@ -67,6 +70,7 @@ type batch struct {
 	onWire    bool
 	abandoned bool // its events were failed meanwhile; but nothing may overtake it
 	old       bool // it was sent before a Reset: its events come again behind it
+	unsure    bool // an earlier try may have put it into the log
 }
 
 // producer is what Kafka knows a producer by: https://cwiki.apache.org/confluence/display/KAFKA/KIP-98.
@@ -110,8 +114,9 @@ func (t *topic) most() int {
 	return t.maxBatch
 }
 
-// drain empties the queue of what has no partition yet.
+// drain empties the queue of what has no partition yet, and forgets what was refused.
 func (t *topic) drain() list {
+	t.stuck = nil
 	waiting := t.waiting
 	t.waiting = list{}
 	return waiting
@@ -119,6 +124,9 @@ func (t *topic) drain() list {
 
 // busy tells whether anything of the topic is queued, sent, or stands still.
 func (t *topic) busy() bool {
+	if t.stuck != nil {
+		return true
+	}
 	for _, p := range t.partitions {
 		if p.queue.n > 0 || p.batch != nil || p.stuck != nil {
 			return true

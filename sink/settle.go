@@ -11,6 +11,10 @@ import (
 // errNoAnswer is a response that says nothing of a batch that was in the request.
 var errNoAnswer = errors.New("the response lacks the partition")
 
+// errUnsure is a refusal of a batch of which an earlier try may be in the log:
+// whether its sequence number is used is not known.
+var errUnsure = errors.New("a batch was refused of which an earlier try may have been taken")
+
 // settled is what settle hands out once the lock is released.
 type settled struct {
 	done   list // acknowledged
@@ -61,6 +65,8 @@ func (k *Kafka) settle(s *sender, batches []*batch, resp *sarama.ProduceResponse
 			k.again(p, cause, lost)
 		case v == fenced:
 			fatal = cause
+		case b.unsure: // Invariant 6: the next batch under its number could be taken for a repeat of it
+			fatal = fmt.Errorf("%w: %w", errUnsure, cause)
 		default:
 			k.refused(p, v, cause, &out)
 		}
@@ -128,6 +134,7 @@ func (k *Kafka) again(p *partition, cause error, lost bool) {
 	k.counters.retried++
 	k.want(p.topic)
 	p.needs = p.topic.wanted
+	p.batch.unsure = p.batch.unsure || lost || !absent(cause)
 	if lost {
 		return
 	}

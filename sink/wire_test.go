@@ -106,6 +106,7 @@ func answer(req kmsg.Request, code int16) *kmsg.ProduceResponse {
 type cutter struct {
 	mu    sync.Mutex
 	cuts  int // answers that are still to be cut off
+	onCut func()
 	conns map[*cutConn]struct{}
 }
 
@@ -162,6 +163,9 @@ func (c *cutConn) Write(b []byte) (int, error) {
 	}
 	c.c.mu.Unlock()
 	if cut {
+		if c.c.onCut != nil {
+			c.c.onCut()
+		}
 		_ = c.Conn.Close()
 		return 0, errors.New("cut")
 	}
