@@ -40,6 +40,7 @@ type table struct {
 	Generated   []string
 	// ByteaDomains are columns of a domain over bytea.
 	ByteaDomains []string
+	members      members
 }
 
 type publication struct {
@@ -126,6 +127,9 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 	if cat.cover, err = readCover(ctx, conn, c); err != nil {
 		return cat, err
 	}
+	if cat.table != nil {
+		cat.table.members = cat.cover.members
+	}
 	if cat.publication, err = readPublication(ctx, conn, c); err != nil {
 		return cat, err
 	}
@@ -134,6 +138,12 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 		cat.others, err = readOtherSlots(ctx, conn, c.Slot)
 	}
 	return cat, err
+}
+
+// torn tells whether another instance's set-up came between the reading of the
+// cover and of the publication: a mark must not be made of the two.
+func (cat catalog) torn() bool {
+	return cat.publication != nil && cat.publication.Covers != cat.cover.covered
 }
 
 // readPublication returns the publication, or nil when there is none.

@@ -50,6 +50,9 @@ type Config struct {
 	// BeforeSlot is asked before a first start creates anything; optional. An
 	// error puts that off: Run asks again after a while. Init does not ask.
 	BeforeSlot func(ctx context.Context) error
+	// SinkNotReady tells why the sink cannot take events yet, "" when it can;
+	// optional. The relay calls itself ready only then.
+	SinkNotReady func() string
 	// StartupTimeout bounds how long Run tries to reach Postgres before it has
 	// once; 0 is for ever. A recovery tries once, for so long at most.
 	StartupTimeout time.Duration

@@ -19,20 +19,23 @@ type cover struct {
 	publication uint32 // the publication's OID; 0: there is none
 	entry       uint32 // the OID of the table's entry in it: another one was taken out and put back
 	version     string // changes with each ALTER PUBLICATION … SET
+	members     members
 }
 
 // A publication FOR ALL TABLES has no entries, and one for a schema none of the table's.
-const coverSQL = `
+const coverSQL = membersSQL + `
 SELECT EXISTS (SELECT FROM published JOIN ours USING (oid)),
        EXISTS (SELECT FROM pub WHERE pubinsert),
        coalesce((SELECT oid FROM ours), 0),
        coalesce((SELECT oid FROM pub), 0),
        coalesce((SELECT r.oid FROM pg_publication_rel r JOIN pub ON pub.oid = r.prpubid JOIN ours ON ours.oid = r.prrelid), 0),
-       coalesce((SELECT xmin::text FROM pub), '')`
+       coalesce((SELECT xmin::text FROM pub), ''),
+       unlogged, "foreign", heirs
+  FROM members`
 
 func readCover(ctx context.Context, conn *pgx.Conn, c Config) (*cover, error) {
 	var v cover
-	fields := []any{&v.covered, &v.inserts, &v.table, &v.publication, &v.entry, &v.version}
+	fields := []any{&v.covered, &v.inserts, &v.table, &v.publication, &v.entry, &v.version, &v.members.unlogged, &v.members.foreign, &v.members.heirs}
 	if err := queryRow(ctx, conn, fields, publishedSQL(conn)+coverSQL, c.Publication, c.Table.Schema, c.Table.Name); err != nil {
 		return nil, postgresError("look up publication", err)
 	}
@@ -53,7 +56,7 @@ func (v *cover) lost(c Config, before *cover) error {
 	case v.table != before.table || v.publication != before.publication || v.entry != before.entry:
 		return replacedTable(op, c)
 	}
-	return nil
+	return v.members.check(c)
 }
 
 // replacedTable says that the publication shows the table, and for a while did not.

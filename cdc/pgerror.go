@@ -65,6 +65,8 @@ func postgresError(op string, err error) error {
 			"check the user and sslmode in postgres.url and pg_hba.conf: a replication connection needs a line for the database itself (the keyword \"replication\" matches physical replication only)")
 	case code == codeNoSuchDatabase:
 		return fault.New(fault.Usage, op, flat, "check the database name in postgres.url")
+	case code == codeInsufficientPrivilege && missingGrant(op, err) != "":
+		return fault.New(fault.Unexpected, op, flat, missingGrant(op, err))
 	case code == codeInsufficientPrivilege:
 		return fault.New(fault.Unexpected, op, flat, "have the table's owner run `outbox-cdc init`, or the SQL that `outbox-cdc init --print-sql` prints")
 	case code == codeTooManyConnections:
@@ -157,12 +159,6 @@ func badURL(err error) error {
 	return fault.New(fault.Usage, "read postgres.url", cause,
 		"expected a form such as postgres://relay:secret@db:5432/app?sslmode=verify-full; special characters in a password are percent-encoded")
 }
-
-// oneLine flattens the message of an error that lists several attempts.
-type oneLine struct{ error }
-
-func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
-func (e oneLine) Unwrap() error { return e.error }
 
 // stopping tells whether err is the server saying that it shuts down, or has.
 func stopping(err error) bool {

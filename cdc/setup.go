@@ -65,6 +65,9 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 			report.Created = append(report.Created, "table "+c.Table.String())
 			continue
 		}
+		if cat.torn() {
+			continue
+		}
 		next, err := cat.nextStep(c, init)
 		if err != nil && !doubted {
 			// Slots are no part of a snapshot: what looks like a loss may be

@@ -203,6 +203,9 @@ func (cat catalog) checkTable(c Config) error {
 		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s is unlogged or temporary: its rows never reach the WAL", c.Table),
 			fmt.Sprintf("ALTER TABLE %s SET LOGGED", c.Table.quoted()))
 	}
+	if err := cat.table.members.check(c); err != nil {
+		return err
+	}
 	if missing := cat.table.missing(c.Columns); len(missing) > 0 {
 		return fault.New(fault.Usage, "check table",
 			fmt.Errorf("table %s lacks the columns %s; it has %s", c.Table, strings.Join(missing, ", "), strings.Join(cat.table.Columns, ", ")),

@@ -110,6 +110,9 @@ func (r *Relay) Stats() Stats {
 	s.State, s.Since, s.Reason = k.state, k.since, k.reason
 	k.mu.Unlock()
 	s.NotReady = s.notReady(time.Now())
+	if ask := r.config.SinkNotReady; ask != nil && s.NotReady == "" {
+		s.NotReady = ask()
+	}
 	s.Ready = s.NotReady == ""
 	return s
 }

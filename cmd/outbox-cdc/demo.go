@@ -24,7 +24,7 @@ type demoCmd struct {
 func (*demoCmd) Help() string {
 	return `Shows the whole job on this machine: a throw-away PostgreSQL, an in-process Kafka, the relay, and a small order service that
 writes an order and its event in one transaction, and rolls some of them back. Each event is printed as a consumer receives it
-from Kafka. Nothing is left behind.
+from Kafka. Nothing is left behind but, in the cache directory of your account, the PostgreSQL that was downloaded and prepared.
 
 Examples:
 

@@ -117,7 +117,7 @@ func (c *runCmd) assemble(a *app, l *loaded, log *slog.Logger) (_ *process, err 
 	config := l.relayConfig(builder, log)
 	config.NoInit = c.NoInit
 	if p.kafka != nil {
-		config.BeforeSlot = p.awaitKafka
+		config.BeforeSlot, config.SinkNotReady = p.awaitKafka, p.kafkaNotReady
 	}
 	if p.relay, err = cdc.New(config, p.sink); err != nil {
 		return nil, err

@@ -200,14 +200,36 @@ func (f *yamlFile) unknown(at ast.Node, path, key string) error {
 	suggestion := path + nearest(key, siblings)
 	// A key at the wrong level is as common as a slip of the finger.
 	if !slices.ContainsFunc(siblings, func(s string) bool { return editDistance(key, s) <= 2 }) {
-		for _, s := range settings() {
-			if s.Key == key || strings.HasSuffix(s.Key, "."+key) {
-				suggestion = s.Key
-				break
-			}
-		}
+		suggestion = elsewhere(path, key, suggestion)
 	}
 	return f.fail(at, fmt.Errorf("unknown key %q", path+key), fmt.Sprintf("the nearest known key is %q", suggestion))
+}
+
+// urlParts are what others configure beside the database's address.
+var urlParts = []string{"host", "port", "user", "username", "password", "password_file", "database", "dbname", "sslmode"}
+
+// elsewhere returns where a key belongs that stands at the wrong level, in the
+// same section if there is one, or else the suggestion that it was given.
+func elsewhere(path, key, suggestion string) string {
+	section, _, _ := strings.Cut(path, ".")
+	if section == "postgres" && slices.Contains(urlParts, key) {
+		return "postgres.url"
+	}
+	var found []string
+	for _, s := range settings() {
+		if s.Key == key || strings.HasSuffix(s.Key, "."+key) {
+			found = append(found, s.Key)
+		}
+	}
+	for _, f := range found {
+		if strings.HasPrefix(f, section+".") {
+			return f
+		}
+	}
+	if len(found) > 0 {
+		return found[0]
+	}
+	return suggestion
 }
 
 func (f *yamlFile) wrongType(node ast.Node, s setting) error {

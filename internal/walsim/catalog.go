@@ -120,8 +120,9 @@ func (s *Server) replicationSlot(args []string) result {
 // cover is what the publication shows of the table, which nobody alters.
 func (s *Server) cover(args []string) result {
 	shown := boolean(arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2)))
-	return result{[]column{{"exists", boolOID}, {"exists", boolOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", textOID}},
-		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400", strconv.Itoa(entryOID), "700"}}}
+	return result{[]column{{"exists", boolOID}, {"exists", boolOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", textOID},
+		{"unlogged", textOID}, {"foreign", textOID}, {"heirs", textOID}},
+		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400", strconv.Itoa(entryOID), "700", "", "", ""}}}
 }
 
 func (s *Server) watched(args []string) result {

@@ -1,0 +1,16 @@
+package main
+
+// kafkaNotReady tells why the relay cannot be ready yet: an idle one streams
+// without Kafka, and would say that all is well with a cluster that has never
+// answered. Once it has, progress is what counts.
+func (p *process) kafkaNotReady() string {
+	select {
+	case <-p.connected:
+		return ""
+	default:
+	}
+	if last := p.kafka.Stats().LastError; last != "" {
+		return "kafka has not taken us in yet: " + last
+	}
+	return "kafka has not taken us in yet"
+}
