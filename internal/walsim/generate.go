@@ -18,6 +18,8 @@ type Plan struct {
 	MaxRows      int // of a transaction; 0: 8
 	Keys         int // different ones, besides NULL; 0: 8
 	MaxPayload   int // bytes, about; 0: 300
+	// Alter may change an event before it is written, all but its ID; nil: none is.
+	Alter func(rng *rand.Rand, e *Event)
 }
 
 // Generate returns the WAL of several transactions at a time that write rows,
@@ -25,7 +27,7 @@ type Plan struct {
 // give equal WALs.
 func Generate(p Plan) *WAL {
 	g := &generator{
-		plan: Plan{p.Seed, cmp.Or(p.Transactions, 100), cmp.Or(p.MaxRows, 8), cmp.Or(p.Keys, 8), cmp.Or(p.MaxPayload, 300)},
+		plan: Plan{p.Seed, cmp.Or(p.Transactions, 100), cmp.Or(p.MaxRows, 8), cmp.Or(p.Keys, 8), cmp.Or(p.MaxPayload, 300), p.Alter},
 		rng:  rand.New(rand.NewPCG(p.Seed, 0)),
 		xid:  740,
 		now:  time.Date(2026, time.January, 2, 3, 4, 5, 678_901_000, time.UTC),
@@ -117,6 +119,9 @@ func (g *generator) event() *Event {
 		e.Key = fmt.Sprintf("key-%d", k)
 	}
 	e.Payload = fmt.Sprintf(`{"n": %d, "pad": "%s"}`, g.events, strings.Repeat("x", r.IntN(g.plan.MaxPayload)))
+	if g.plan.Alter != nil {
+		g.plan.Alter(r, e)
+	}
 	return e
 }
 

@@ -16,6 +16,9 @@ type Oracle struct {
 	// the shortest, the last one of a session excepted, both by the client's
 	// clock. 0: not looked at. To be set before the first Step.
 	MaxSilence, MinSpacing time.Duration
+	// Lanes are the sequences in which an event has its place; nil: that of its
+	// key, if it has one. To be set before the first Step.
+	Lanes func(*Event) []string
 
 	mu      sync.Mutex
 	events  []*oracleEvent // in commit order
@@ -39,6 +42,17 @@ type Count struct {
 	Sessions, Updates int
 	Moves             int // updates that moved the flush position
 	Arrivals, Repeats int // of events, and of those that had arrived before
+	Asked             int // keepalives that asked for a reply
+}
+
+// Add adds what another Oracle has seen.
+func (c *Count) Add(d Count) {
+	c.Sessions += d.Sessions
+	c.Updates += d.Updates
+	c.Moves += d.Moves
+	c.Arrivals += d.Arrivals
+	c.Repeats += d.Repeats
+	c.Asked += d.Asked
 }
 
 // NewOracle returns an Oracle for a server with that WAL.
@@ -81,14 +95,23 @@ func (o *Oracle) Arrived(got Event) {
 		return
 	}
 	e.arrived = true
-	if e.Key == "" {
-		return
+	for _, lane := range o.lanes(e.Event) {
+		if last := o.latest[lane]; last != nil && last.place > e.place {
+			o.breach("key %q: event %d arrived behind event %d (Invariant 5)", e.Key, e.place, last.place)
+			continue
+		}
+		o.latest[lane] = e
 	}
-	if last := o.latest[e.Key]; last != nil && last.place > e.place {
-		o.breach("key %q: event %d arrived behind event %d (Invariant 5)", e.Key, e.place, last.place)
-		return
+}
+
+func (o *Oracle) lanes(e *Event) []string {
+	switch {
+	case o.Lanes != nil:
+		return o.Lanes(e)
+	case e.Key == "":
+		return nil
 	}
-	o.latest[e.Key] = e
+	return []string{e.Key}
 }
 
 // Acked says that an event is durable, before anybody else is told.
@@ -130,6 +153,13 @@ func (o *Oracle) Err() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return errors.Join(o.broken...)
+}
+
+// Breach adds what somebody else has found broken.
+func (o *Oracle) Breach(format string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.breach(format, args...)
 }
 
 // breach keeps the first few that were broken: the rest mostly follows from them.

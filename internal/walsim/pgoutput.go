@@ -1,6 +1,7 @@
 package walsim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"time"
 
@@ -37,7 +38,7 @@ var outboxColumns = []column{
 
 var otherColumns = []column{{"id", int4OID}, {"note", textOID}}
 
-// AggregateType is what all events have in aggregate_type.
+// AggregateType is what events have in aggregate_type, unless they say otherwise.
 const AggregateType = "order"
 
 // The messages are those of
@@ -95,9 +96,9 @@ func (r *Record) encode(announced map[uint32]bool) []frame {
 		}
 		m := message{'I'}.u32(oid).u8('N').u16(len(columns))
 		if e := row.Event; e != nil {
-			m = m.value(e.ID).value(AggregateType).value(e.Key).value(e.Type).value(e.Payload)
-			m = m.value(tx.Time.Format("2006-01-02 15:04:05.999999-07"))
-			for range len(columns) - 6 {
+			m = m.value(e.ID).value(cmp.Or(e.Route, AggregateType)).value(e.Key).value(e.Type).value(e.Payload)
+			m = m.value(tx.Time.Format("2006-01-02 15:04:05.999999-07")).value(e.Headers)
+			for range len(columns) - 7 {
 				m = m.value("")
 			}
 		} else {

@@ -46,6 +46,7 @@ type Server struct {
 	accepted   int
 	refused    time.Time // until then
 	stopping   bool
+	lost       bool // Lose was called
 	updates    []Update
 	unexpected []error
 	closed     bool
@@ -97,6 +98,22 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.running.Wait()
+}
+
+// Lose resets all connections, as when the client was killed, and takes none
+// until Admit. What was under way from the client is lost.
+func (s *Server) Lose() {
+	s.mu.Lock()
+	s.lost = true
+	s.mu.Unlock()
+	s.others(nil, (*backend).reset)
+}
+
+// Admit takes connections again after Lose.
+func (s *Server) Admit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = false
 }
 
 // Confirmed returns the slot's confirmed_flush_lsn.
@@ -159,7 +176,7 @@ func (s *Server) accept() {
 		b := newBackend(s, tcp, s.pid)
 		refused := s.stopping || time.Now().Before(s.refused)
 		switch {
-		case s.closed, refused && !s.stopping && s.accepted%2 == 0: // as from a host without a server
+		case s.closed, s.lost, refused && !s.stopping && s.accepted%2 == 0: // as from a host without a server
 			b.reset()
 		default:
 			b.refused = refused

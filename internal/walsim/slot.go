@@ -26,7 +26,7 @@ func (l *slot) active() uint32 {
 
 // acquire takes the slot for a walsender, and returns the session's number and
 // where it starts; or the pid of the one that holds it.
-func (s *Server) acquire(pid uint32, from pglogrepl.LSN) (session int, start pglogrepl.LSN, holder uint32) {
+func (s *Server) acquire(pid uint32) (session int, start pglogrepl.LSN, holder uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if holder := s.slot.active(); holder != 0 {
@@ -36,7 +36,7 @@ func (s *Server) acquire(pid uint32, from pglogrepl.LSN) (session int, start pgl
 	s.slot.sessions++
 	// It is not saved at every update, but it is when a walsender has taken it.
 	s.slot.saved = s.slot.confirmed
-	return s.slot.sessions, max(from, s.slot.confirmed), 0
+	return s.slot.sessions, s.slot.confirmed, 0
 }
 
 // release frees the slot, after the time that the server takes to notice.

@@ -40,11 +40,15 @@ func (b *backend) startReplication(sql string) bool {
 		b.ready()
 		return true
 	}
-	session, start, holder := s.acquire(b.pid, from)
+	session, start, holder := s.acquire(b.pid)
 	if holder != 0 {
 		b.fail(codeObjectInUse, fmt.Sprintf("replication slot %q is active for PID %d", part[1], holder))
 		b.ready()
 		return true
+	}
+	if from > start { // as a server does, and no relay should ask for
+		s.strange("asked for %s, past the slot's own position", part[2])
+		start = from
 	}
 	timeout, err := time.ParseDuration(cmp.Or(b.params["wal_sender_timeout"], "60s"))
 	if err != nil {

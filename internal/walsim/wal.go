@@ -38,6 +38,8 @@ type Row struct {
 // Event is a row of the outbox table.
 type Event struct {
 	ID, Key, Type, Payload string // "" as key is NULL
+	Route                  string // aggregate_type; "" is AggregateType
+	Headers                string // "" is NULL
 }
 
 // Message was written with pg_logical_emit_message(false, …). Its position is

@@ -42,6 +42,9 @@ func (o *Oracle) Observe(step Step) {
 			confirms: map[pglogrepl.LSN]bool{step.LSN: true}, sent: map[pglogrepl.LSN]bool{step.LSN: true},
 		}
 	case Sent:
+		if step.Asks {
+			o.count.Asked++
+		}
 		if step.LSN != 0 {
 			w.sent[step.LSN] = true
 		}
