@@ -15,9 +15,10 @@ FAST_PACKAGES := ./decoder/... ./checkpoint/... ./internal/fault/...
 GOTEST    ?= $(GO) test
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
+SEEDS     ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-long fuzz lint lint-tool clean
+.PHONY: help demo build test test-long soak fuzz lint lint-tool clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ test: ## Vet and test everything, with real servers where they matter
 
 test-long: fuzz ## Test what takes minutes: fuzzing, crash runs, every supported Postgres
 	$(GOTEST) -race -shuffle=on -timeout 90m -tags long -run '^TestLong' $(TESTFLAGS) ./...
+
+soak: ## Run the relay through SEEDS seeds of the simulator
+	OUTBOX_CDC_SEEDS=$(SEEDS) $(GO) test -tags soak -timeout 0 -count=1 -v ./internal/sim
 
 fuzz: ## Fuzz each target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \

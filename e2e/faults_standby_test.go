@@ -29,10 +29,10 @@ func (s *stage) takeOver(active *rig.Relay, how string, end func(*rig.Relay), li
 	s.t.Helper()
 	standby := s.run()
 	standby.AwaitState("standby")
-	_, reason, ready := standby.State()
-	if !ready || !strings.Contains(reason, "holds the slot") || !strings.Contains(reason, "outbox-cdc") {
-		s.t.Errorf("standing by: /readyz says ready %v, %q", ready, reason)
-	}
+	rig.Eventually(s.t, 60*time.Second, "ready to stand by, once Kafka has answered", func() bool {
+		_, reason, ready := standby.State()
+		return ready && strings.Contains(reason, "holds the slot") && strings.Contains(reason, "outbox-cdc")
+	})
 	s.more(2000)
 	began := time.Now()
 	end(active)

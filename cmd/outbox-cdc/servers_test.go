@@ -130,9 +130,10 @@ func testLifecycle(t *testing.T, s *site) {
 	p := startRelay(t, s.env)
 	address := "http://" + p.event(t, "outbox.started")["http"].(string)
 	p.event(t, "outbox.streaming")
-	if code, body := get(t, address+"/readyz"); code != 200 || !strings.Contains(body, `"state":"streaming"`) {
-		t.Errorf("/readyz: %d %s", code, body)
-	}
+	await(t, "ready, once Kafka has answered", func() bool {
+		code, body := get(t, address+"/readyz")
+		return code == 200 && strings.Contains(body, `"state":"streaming"`)
+	})
 	execSQL(t, s.conn, insertSQL)
 	await(t, "the event is published", func() bool {
 		_, body := get(t, address+"/api/status")
