@@ -46,6 +46,7 @@ var arrows = []struct {
 	{"internal/devenv/", []string{"internal/devenv"}},
 	{"internal/walsim", nil},
 	{"internal/rig", nil},
+	{"internal/sim", nil},
 	{"cmd/outbox-cdc", []string{"cdc", "sink", "internal/fault", "internal/devenv"}},
 	{"bench/", nil},
 	{".", []string{}},
@@ -64,7 +65,7 @@ var homes = map[string][]string{
 
 // tools are what tests, the demo and benchmarks are made with. They never run
 // beside a database that matters.
-var tools = []string{"internal/devenv/", "internal/walsim", "internal/rig", "bench/"}
+var tools = []string{"internal/devenv/", "internal/walsim", "internal/rig", "internal/sim", "bench/"}
 
 // below reports whether dir is the folder, or below it if it ends in /.
 func below(dir, folder string) bool {
