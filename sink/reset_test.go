@@ -88,7 +88,7 @@ func TestResetBeforeTheVerdict(t *testing.T) {
 		k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
 		entered, release := hold(cluster)
 		if where == kmsg.Metadata {
-			cluster.Fault(kfake.Fault{Keys: onlyProduce, Err: kerr.NotLeaderForPartition, Count: -1})
+			cluster.Fault(kfake.Fault{Keys: onlyProduce, Err: kerr.NotEnoughReplicas, Count: -1})
 		}
 		old, fresh := newLedger(), newLedger()
 		k.Publish(event(0, "orders", []byte("key"), []byte("1")), old.ack(0))
