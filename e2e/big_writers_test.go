@@ -44,7 +44,7 @@ func manyWriters(t *testing.T, lasts time.Duration) {
 		all.Go(func() {
 			defer func() { _ = conn.Close(context.Background()) }()
 			random := rand.New(rand.NewPCG(7, uint64(i)))
-			tick := time.NewTicker(100 * time.Millisecond)
+			tick := time.NewTicker(200 * time.Millisecond)
 			defer tick.Stop()
 			for ctx.Err() == nil {
 				keys := random.Perm(accounts)[:1+random.IntN(3)]
