@@ -31,6 +31,9 @@ func TestLongFaultBrokerDown(t *testing.T) {
 	const waits, hint = "outbox.kafka_unreachable", "check kafka.brokers"
 	rig.Eventually(t, 30*time.Second, "the log says what is waited for", func() bool { return strings.Contains(lineWith(r.Log(), waits), hint) })
 	<-over.C
+	if state, reason, ready := r.State(); ready || reason == "" {
+		t.Errorf("without a broker the relay is %s, ready %t, reason %q", state, ready, reason)
+	}
 	up := func() {
 		if err := kafka.Start(t.Context(), 1); err != nil {
 			t.Fatal(err)
