@@ -19,7 +19,7 @@ type networkFault struct {
 	// A fault that lets nothing through lasts so long, as often as times says.
 	lasts time.Duration
 	times int
-	// Through one that is only slow, so many events pass.
+	// Through one that is only slow, so many events pass, and it lasts as well.
 	passes int
 	says   string // in the log while it lasts
 }
@@ -30,6 +30,8 @@ const (
 	byByte   = `"average_size": 1, "size_variation": 0, "delay": 0`
 	inPieces = `"average_size": 64, "size_variation": 32, "delay": 10`
 )
+
+const slowFor = 5 * time.Second
 
 var kafkaFaults = []networkFault{
 	{name: "cut, what was acknowledged is not heard", toxics: []toxic{{kind: "reset_peer", attributes: `"timeout": 0`}}, lasts: time.Second, times: 4},
@@ -68,8 +70,10 @@ func (f networkFault) play(s *stage, r *rig.Relay, b *badNetwork) time.Duration 
 		s.more(500)
 	}
 	if f.passes > 0 {
+		over := time.NewTimer(slowFor)
 		b.poison(f.toxics)
 		s.more(f.passes)
+		<-over.C
 		b.heal()
 	}
 	return again
@@ -100,6 +104,7 @@ func TestLongFaultNetwork(t *testing.T) {
 	var names []string
 	play := func(side string, faults []networkFault, b *badNetwork) {
 		for _, f := range faults {
+			s.catchUp(r, 90*time.Second) // or what passes were left from the fault before
 			began := time.Now()
 			again := f.play(s, r, b)
 			s.more(1500)

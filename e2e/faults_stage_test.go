@@ -252,6 +252,15 @@ func (s *stage) finish(r *rig.Relay) []devenv.Record {
 // drain is finish without the comparison.
 func (s *stage) drain(r *rig.Relay, limit time.Duration) {
 	s.t.Helper()
+	s.catchUp(r, limit)
+	if code := r.Stop(); code != 0 {
+		s.t.Fatalf("exit code %d after SIGTERM:\n%s", code, r.Log())
+	}
+}
+
+// catchUp waits until everything is confirmed that has been committed by now.
+func (s *stage) catchUp(r *rig.Relay, limit time.Duration) {
+	s.t.Helper()
 	end := one[string](s, "SELECT pg_current_wal_insert_lsn()::text")
 	rig.Eventually(s.t, limit, "the slot reaches "+end, func() bool {
 		select {
@@ -261,9 +270,6 @@ func (s *stage) drain(r *rig.Relay, limit time.Duration) {
 		}
 		return one[bool](s, "SELECT confirmed_flush_lsn >= $1::pg_lsn FROM pg_replication_slots WHERE slot_name = $2", end, s.name)
 	})
-	if code := r.Stop(); code != 0 {
-		s.t.Fatalf("exit code %d after SIGTERM:\n%s", code, r.Log())
-	}
 }
 
 // compare is finish for a relay that has ended.
