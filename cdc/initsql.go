@@ -22,8 +22,8 @@ const initState = `DECLARE
     publishes boolean;
     lost      boolean;
 BEGIN
-    SELECT * INTO p FROM pg_publication WHERE pubname = {publication};
-    SELECT * INTO s FROM pg_replication_slots WHERE slot_name = {slot};
+    p := (SELECT whole FROM pg_publication AS whole WHERE pubname = {publication});
+    s := (SELECT whole FROM pg_replication_slots AS whole WHERE slot_name = {slot});
     mark := coalesce(substring(obj_description(p.oid, 'pg_publication') FROM '^` + markPrefix + `\s*(creating|ready|recovering)(?:\s|$)'), '');
     owned := coalesce(pg_has_role(p.pubowner, 'USAGE'), false);
     publishes := coalesce(p.pubinsert, false) AND EXISTS (SELECT FROM pg_publication_tables

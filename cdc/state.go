@@ -49,7 +49,8 @@ func (cat catalog) readyMark() mark {
 func (cat catalog) sameTable(c Config) error {
 	var major int
 	var table, entry uint32
-	if _, err := fmt.Sscanf(cat.publication.Comment, markPrefix+string(ready)+" v%d %d:%d", &major, &table, &entry); err != nil {
+	const parts = 3
+	if n, _ := fmt.Sscanf(cat.publication.Comment, markPrefix+string(ready)+" v%d %d:%d", &major, &table, &entry); n < parts {
 		return nil
 	}
 	if table != cat.cover.table || major == cat.server.major() && entry != cat.cover.entry {

@@ -61,9 +61,10 @@ func strictKafka(t *testing.T) *devenv.Kafka {
 	})
 	createTopics(t, kafka, deadLetters, "outbox.event.denied")
 	admin := adminOf(t, kafka)
-	err := admin.CreateACL(
-		sarama.Resource{ResourceType: sarama.AclResourceTopic, ResourceName: "outbox.event.denied", ResourcePatternType: sarama.AclPatternLiteral},
-		sarama.Acl{Principal: "User:relay", Host: "*", Operation: sarama.AclOperationWrite, PermissionType: sarama.AclPermissionDeny})
+	err := admin.CreateACLs([]*sarama.ResourceAcls{{
+		Resource: sarama.Resource{ResourceType: sarama.AclResourceTopic, ResourceName: "outbox.event.denied", ResourcePatternType: sarama.AclPatternLiteral},
+		Acls:     []*sarama.Acl{{Principal: "User:relay", Host: "*", Operation: sarama.AclOperationWrite, PermissionType: sarama.AclPermissionDeny}},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
