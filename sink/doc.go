@@ -53,7 +53,7 @@
 //     a batch is encoded anew each time. A sender has one request at a time, of at
 //     most tuning.requestBytes or one record. Intern tables and metric labels are
 //     bounded. What remains for ever of each topic written to is about 140 bytes per
-//     partition and 280 besides: 19 MB for 10,000 topics of 12 partitions. It is not
+//     partition and 270 besides: 19 MB for 10,000 topics of 12 partitions. It is not
 //     forgotten, because the broker remembers the numbers that it took: a producer
 //     that began at 0 again would be refused, or its batch taken for a repeat and
 //     lost (KIP-98).

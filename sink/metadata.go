@@ -60,13 +60,13 @@ func (k *Kafka) topicTrouble(err error, topic string) {
 // isMissing tells whether the topic has been missing for too long, now that an
 // answer says err.
 func (t *topic) isMissing(err sarama.KError, patience time.Duration) bool {
-	switch now := time.Now(); {
+	switch now := time.Now().UnixNano(); {
 	case err != sarama.ErrUnknownTopicOrPartition:
-		t.missing = time.Time{}
-	case t.missing.IsZero():
+		t.missing = 0
+	case t.missing == 0:
 		t.missing = now
 	default:
-		return now.Sub(t.missing) >= patience
+		return now-t.missing >= int64(patience)
 	}
 	return false
 }

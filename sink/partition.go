@@ -29,8 +29,9 @@ type topic struct {
 	// stuck says that the first of the waiting was refused for good. The others
 	// go nowhere behind it (invariant 5).
 	stuck error
-	// missing is since when every answer has been that there is no such topic; zero: the last one was not.
-	missing time.Time
+	// missing is since when every answer has been that there is no such topic, in
+	// ns since 1970; 0: the last one was not.
+	missing int64
 
 	published, bytes uint64 // acknowledged events, and their keys, values and headers
 }
