@@ -58,7 +58,7 @@ var badInputs = []badInput{
 	{name: "missing table", bare: true, code: 2, says: `check table: table public.outbox does not exist in database "{name}"`, also: []string{"outbox-cdc init"}, mendRun: "init"},
 	{name: "another table", env: []string{"OUTBOX_CDC_TABLE_NAME=app.events"}, code: 2, says: `check table: table app.events does not exist in database "{name}"`, also: []string{"table.name"}},
 	{name: "another table that is there", sql: `CREATE TABLE events (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`, env: []string{"OUTBOX_CDC_TABLE_NAME=events"}, code: 4,
-		says: `check publication: publication "outbox_cdc" does not publish table public.events`, also: []string{`ADD TABLE "public"."events"`, "outbox-cdc recover"}, mend: `ALTER PUBLICATION outbox_cdc ADD TABLE events`},
+		says: `check publication: publication "outbox_cdc" does not publish table public.events`, also: []string{`ADD TABLE "public"."events"`, "outbox-cdc recover"}, mend: `ALTER PUBLICATION outbox_cdc ADD TABLE events`, mendRun: "init"},
 	{name: "missing columns", bare: true, sql: `CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, body jsonb)`, code: 2,
 		says: "check table: table public.outbox lacks the columns aggregate_id, event_type, payload; it has id, aggregate_type, body", also: []string{"table.columns"},
 		mend: `ALTER TABLE outbox ADD aggregate_id text, ADD event_type text, ADD payload jsonb`},
@@ -79,7 +79,7 @@ var badInputs = []badInput{
 		says: `open slot: slot "{name}" does not exist, and --no-init forbids to create it`, also: []string{"outbox-cdc init"}, mendRun: "init"},
 	{name: "slot lost", sql: `SELECT pg_drop_replication_slot('{name}')`, code: 4, says: `open slot: slot "{name}" does not exist`, also: []string{"outbox-cdc recover"}, mendRun: "recover --yes"},
 	{name: "publication lost", sql: `DROP PUBLICATION outbox_cdc`, code: 4, says: "check publication: ", also: []string{"outbox-cdc recover"}, mendRun: "recover --yes"},
-	{name: "slot of another plugin", bare: true, sql: `CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb); SELECT pg_create_physical_replication_slot('{name}')`, code: 4,
+	{name: "slot of another plugin", bare: true, sql: `CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb); SELECT pg_create_physical_replication_slot('{name}')`, code: 2,
 		says: `open slot: slot "{name}" is a physical slot`, also: []string{"postgres.slot"}, mend: `SELECT pg_drop_replication_slot('{name}')`},
 
 	// The brokers.
