@@ -40,8 +40,8 @@ test: ## Vet and test everything, with real servers where they matter
 test-long: fuzz ## Test what takes minutes: fuzzing, crash runs, every supported Postgres
 	$(GOTEST) -race -shuffle=on -timeout 90m -tags long -run '^TestLong' $(TESTFLAGS) ./...
 
-soak: ## Run the relay through SEEDS seeds of the simulator
-	OUTBOX_CDC_SEEDS=$(SEEDS) $(GO) test -tags soak -timeout 0 -count=1 -v ./internal/sim
+soak: ## Simulate the relay under faults, SEEDS=n times (10000); the first run that fails ends it
+	OUTBOX_CDC_SEEDS=$(SEEDS) $(GO) test -timeout 0 -count=1 -v -run '^TestSim$$' $(TESTFLAGS) ./internal/sim
 
 fuzz: ## Fuzz each target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \

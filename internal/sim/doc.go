@@ -1,5 +1,3 @@
-//go:build soak
-
 // Package sim runs the relay itself, cdc.Relay with sink.Kafka, through faults
 // that are drawn from a seed, and watches every promise that it makes.
 //

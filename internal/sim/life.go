@@ -1,5 +1,3 @@
-//go:build soak
-
 package sim
 
 import (
@@ -87,6 +85,7 @@ func (l *life) stop() error {
 	l.cancel()
 	err := l.await()
 	l.close(2 * time.Second)
+	l.probe.ended()
 	return err
 }
 
@@ -97,6 +96,7 @@ func (r *run) kill(l *life) error {
 	l.cancel()
 	l.close(0)
 	err := l.await()
+	l.probe.ended()
 	r.server.Admit()
 	if errors.Is(err, errHangs) {
 		return err
@@ -130,5 +130,5 @@ func (r *run) mend(err error) (only []string, _ error) {
 		return nil, fmt.Errorf("nothing is wrong with event %s: %w", e.ID, err)
 	}
 	r.count.Poisoned++
-	return strings.Split(id[1], ","), nil
+	return names, nil
 }

@@ -1,5 +1,3 @@
-//go:build soak
-
 package sim
 
 import (
@@ -20,6 +18,8 @@ type network struct {
 	frozen time.Time // until then nothing passes
 	clean  bool      // nothing goes wrong yet
 	closed chan struct{}
+
+	brokers []*listener
 }
 
 func newNetwork(seed uint64, p *plan) *network {
@@ -40,16 +40,34 @@ func (n *network) freeze(d time.Duration) {
 	n.frozen = time.Now().Add(d)
 }
 
+// holdBack keeps the answers of one broker for a while.
+func (n *network) holdBack(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.brokers[n.rng.IntN(len(n.brokers))].held = time.Now().Add(d)
+}
+
 func (n *network) listen(kind, _ string) (net.Listener, error) {
-	l, err := net.Listen(kind, "127.0.0.1:0")
+	nl, err := net.Listen(kind, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	return &listener{l, n}, nil
+	l := &listener{Listener: nl, network: n}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.brokers = append(n.brokers, l)
+	return l, nil
+}
+
+// slow draws how many times later than others a connection is.
+func (n *network) slow() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return pick[int64](n.rng, 1, 1, 1, 8)
 }
 
 // draw returns how late something is, and whether it is lost.
-func (n *network) draw() (delay time.Duration, cut bool) {
+func (n *network) draw(slow int64, held time.Time) (delay time.Duration, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.clean {
@@ -59,12 +77,12 @@ func (n *network) draw() (delay time.Duration, cut bool) {
 		n.cuts--
 		return 0, true
 	}
-	return max(time.Duration(n.rng.Int64N(int64(n.late))), time.Until(n.frozen)), false
+	return max(time.Duration(n.rng.Int64N(slow*int64(n.late))), time.Until(n.frozen), time.Until(held)), false
 }
 
 // pass waits, and tells whether what comes over the connection gets through.
-func (c *conn) pass() bool {
-	delay, cut := c.network.draw()
+func (c *conn) pass(held time.Time) bool {
+	delay, cut := c.network.draw(c.slow, held)
 	if cut {
 		_ = c.Close()
 		return false
@@ -79,9 +97,17 @@ func (c *conn) pass() bool {
 	}
 }
 
+// listener is one broker's.
 type listener struct {
 	net.Listener
 	network *network
+	held    time.Time // no answers until then; network.mu guards it
+}
+
+func (l *listener) heldUntil() time.Time {
+	l.network.mu.Lock()
+	defer l.network.mu.Unlock()
+	return l.held
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -89,14 +115,16 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: nc, network: l.network}, nil
+	return &conn{Conn: nc, broker: l, network: l.network, slow: l.network.slow()}, nil
 }
 
 // conn is a broker's end of a connection.
 type conn struct {
 	net.Conn
+	broker  *listener
 	network *network
-	mid     bool // a request has begun; of the broker's reader
+	slow    int64 // times
+	mid     bool  // a request has begun; of the broker's reader
 }
 
 // Read delays each request once: the broker reads its length first, and then the rest.
@@ -105,14 +133,14 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if c.mid = !c.mid; c.mid && !c.pass() {
+	if c.mid = !c.mid; c.mid && !c.pass(time.Time{}) {
 		return 0, net.ErrClosed
 	}
 	return n, nil
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	if !c.pass() {
+	if !c.pass(c.broker.heldUntil()) {
 		return 0, net.ErrClosed
 	}
 	return c.Conn.Write(b)

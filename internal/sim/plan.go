@@ -1,5 +1,3 @@
-//go:build soak
-
 package sim
 
 import (
@@ -91,7 +89,7 @@ type deed int
 const (
 	stop   deed = iota // the relay, in order
 	kill               // the relay, with its connections
-	move               // a partition's leader
+	move               // leaders of a topic
 	freeze             // Kafka, for a while
 )
 
@@ -118,7 +116,7 @@ func newPlan(seed uint64) *plan {
 		freeze: pick[time.Duration](rng, 50, 300, 700) * time.Millisecond,
 	}
 	p.wal = walsim.Generate(walsim.Plan{
-		Seed: seed, Transactions: 15 + rng.IntN(50), MaxRows: pick(rng, 1, 4, 10), Keys: pick(rng, 1, 3, 8), MaxPayload: pick(rng, 20, 300, 1500),
+		Seed: seed, Transactions: 6 + rng.IntN(30), MaxRows: pick(rng, 1, 4, 10), Keys: pick(rng, 1, 3, 8), MaxPayload: pick(rng, 20, 300, 1500),
 		Alter: func(rng *rand.Rand, e *walsim.Event) { spoil(rng, e, poison) },
 	})
 	n := len(p.wal.Events())
@@ -129,9 +127,9 @@ func newPlan(seed uint64) *plan {
 	}
 	add(1, stop)
 	add(2, kill)
-	add(4, move)
+	add(3, move)
 	add(2, freeze)
-	if rng.IntN(30) == 0 { // longer than a status update may be put off
+	if rng.IntN(15) == 0 { // longer than a status update may be put off
 		p.events, p.freeze = pick(rng, 1, 5), silence+3*time.Second
 		p.acts = append(p.acts, act{rng.IntN(n/2 + 1), freeze})
 	}

@@ -1,9 +1,6 @@
-//go:build soak
-
 package sim
 
 import (
-	"context"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -52,16 +49,14 @@ func (p *probe) Publish(ev *decoder.Event, ack cdc.Ack) {
 	p.Kafka.Publish(ev, &watchedAck{probe: p, ack: ack, size: ev.Size, late: late})
 }
 
-// Close is part of cdc.Sink.
-func (p *probe) Close(ctx context.Context) error {
-	err := p.Kafka.Close(ctx)
+// ended checks what a relay and its sink that have ended leave behind.
+func (p *probe) ended() {
 	p.late.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.events != 0 || p.bytes != 0 {
 		p.oracle.Breach("%d events, %d bytes were never settled (Invariant 6)", p.events, p.bytes)
 	}
-	return err
 }
 
 // watchedAck is the Ack of one event.

@@ -1,5 +1,3 @@
-//go:build soak
-
 package sim
 
 import (
@@ -35,7 +33,7 @@ type Count struct {
 	Events, Dead          int // events of the WAL, and dead letters
 	Lives, Stopped, Kills int // of relays
 	Poisoned              int // of relays: stopped by an event
-	Moves, Freezes        int // of leaders, and of Kafka
+	Moves, Freezes        int // of a topic's leaders, and of Kafka
 }
 
 // Add adds another run's.
@@ -56,6 +54,7 @@ type run struct {
 	plan    *plan
 	rng     *rand.Rand
 	log     *slog.Logger
+	meter   *meter
 	network *network
 	cluster *kfake.Cluster
 	oracle  *walsim.Oracle
@@ -70,7 +69,9 @@ func Run(ctx context.Context, seed uint64, log *slog.Logger) (Count, error) {
 	p := newPlan(seed)
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(seed, 15)), log: log, network: newNetwork(seed, p), oracle: walsim.NewOracle(p.wal)}
 	p.tell(log)
-	r.oracle.MaxSilence, r.oracle.MinSpacing, r.oracle.Lanes = silence, spacing, lanes
+	r.meter = startMeter()
+	defer r.meter.stop()
+	r.oracle.MaxSilence, r.oracle.MinSpacing, r.oracle.Lost, r.oracle.Lanes = silence, spacing, r.meter.late, lanes
 	var err error
 	r.cluster, err = kfake.NewCluster(kfake.NumBrokers(p.brokers), kfake.ListenFn(r.network.listen))
 	if err != nil {
@@ -156,6 +157,7 @@ func (r *run) carry(ctx context.Context) error {
 		switch {
 		case ended:
 			l.close(2 * time.Second)
+			l.probe.ended()
 			r.log.Debug("sim.ended", "error", err)
 			if only, err = r.mend(err); err != nil {
 				return err
@@ -193,16 +195,17 @@ func (r *run) stopped(err error) (only []string, _ error) {
 func (r *run) attend(ctx context.Context, l *life) (do deed, ended bool, err error) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	moved, arrived, confirmed := time.Now(), -1, r.server.Confirmed()
+	limit, arrived, confirmed := time.Duration(0), -1, r.server.Confirmed()
+	began := time.Now()
 	for {
 		if r.oracle.Err() != nil {
 			return stop, false, errors.New("broken")
 		}
 		n, c := r.ledger.progress(), r.server.Confirmed()
 		if n != arrived || c != confirmed {
-			moved, arrived, confirmed = time.Now(), n, c
+			limit, arrived, confirmed = time.Since(began)-r.meter.late()+patience, n, c
 		}
-		if time.Since(moved) > patience {
+		if time.Since(began)-r.meter.late() > limit {
 			return stop, false, fmt.Errorf("nothing moved for %v: confirmed %s of %s, %d of %d events arrived, relay %+v",
 				patience, c, r.plan.wal.End(), n, len(r.ledger.events), l.relay.Stats())
 		}
@@ -251,9 +254,14 @@ func (r *run) disturb(do deed) {
 	}
 	r.count.Moves++
 	topic := pick(r.rng, append([]string{deadTopic}, topics...)...)
-	partition, to := r.rng.Int32N(r.plan.partitions), r.rng.Int32N(int32(r.plan.brokers))
-	r.log.Debug("sim.move", "topic", topic, "partition", partition, "to", to)
-	if err := r.cluster.MoveTopicPartition(topic, partition, to); err != nil {
-		r.oracle.Breach("move a partition: %v", err)
+	all := r.rng.IntN(2) == 0 // as when a broker is restarted
+	r.network.holdBack(time.Duration(r.rng.IntN(400)) * time.Millisecond)
+	for partition := range r.plan.partitions {
+		if to := r.rng.Int32N(int32(r.plan.brokers)); all || r.rng.IntN(2) == 0 {
+			r.log.Debug("sim.move", "topic", topic, "partition", partition, "to", to)
+			if err := r.cluster.MoveTopicPartition(topic, partition, to); err != nil {
+				r.oracle.Breach("move a partition: %v", err)
+			}
+		}
 	}
 }

@@ -1,5 +1,3 @@
-//go:build soak
-
 package sim
 
 import (
@@ -46,7 +44,7 @@ func TestSim(t *testing.T) {
 		}
 		return
 	}
-	seeds := uint64(300)
+	seeds := uint64(200)
 	if testing.Short() {
 		seeds = 30
 	}

@@ -16,6 +16,9 @@ type Oracle struct {
 	// the shortest, the last one of a session excepted, both by the client's
 	// clock. 0: not looked at. To be set before the first Step.
 	MaxSilence, MinSpacing time.Duration
+	// Lost is how much time the machine has lost so far, by being too slow for
+	// what runs on it: MaxSilence is prolonged by what was lost meanwhile. nil: none.
+	Lost func() time.Duration
 	// Lanes are the sequences in which an event has its place; nil: that of its
 	// key, if it has one. To be set before the first Step.
 	Lanes func(*Event) []string
@@ -102,6 +105,13 @@ func (o *Oracle) Arrived(got Event) {
 		}
 		o.latest[lane] = e
 	}
+}
+
+func (o *Oracle) lost() time.Duration {
+	if o.Lost == nil {
+		return 0
+	}
+	return o.Lost()
 }
 
 func (o *Oracle) lanes(e *Event) []string {

@@ -16,8 +16,11 @@ type watched struct {
 	confirms map[pglogrepl.LSN]bool // positions of the queue, and the start
 	sent     map[pglogrepl.LSN]bool // all positions
 	last     *Update
-	lastAt   time.Time     // of last, by the client's clock; at first when the session was opened
-	spacing  time.Duration // between last and the one before
+	lastAt   time.Time // of last, by the client's clock; at first when the session was opened
+	// Oracle.Lost when the update before last was heard, for last may have been
+	// under way for long, and when last was.
+	lost, lostHeard time.Duration
+	spacing         time.Duration // between last and the one before
 }
 
 type position struct {
@@ -38,7 +41,7 @@ func (o *Oracle) Observe(step Step) {
 	case Opened:
 		o.count.Sessions++
 		o.session = &watched{
-			number: step.Session, start: step.LSN, limit: step.LSN, lastAt: step.At,
+			number: step.Session, start: step.LSN, limit: step.LSN, lastAt: step.At, lost: o.lost(), lostHeard: o.lost(),
 			confirms: map[pglogrepl.LSN]bool{step.LSN: true}, sent: map[pglogrepl.LSN]bool{step.LSN: true},
 		}
 	case Sent:
@@ -56,9 +59,9 @@ func (o *Oracle) Observe(step Step) {
 		o.count.Updates++
 		o.positions(w, step.Update)
 		o.pace(w, step.Update)
-		w.last, w.lastAt = step.Update, step.Update.Clock
+		w.last, w.lastAt, w.lost, w.lostHeard = step.Update, step.Update.Clock, w.lostHeard, o.lost()
 	case Closed:
-		if silence := step.At.Sub(w.lastAt); o.MaxSilence > 0 && silence > o.MaxSilence {
+		if silence := step.At.Sub(w.lastAt); o.MaxSilence > 0 && silence > o.MaxSilence+o.lost()-w.lost {
 			o.breach("session %d: no status update in its last %v (Invariant 4)", w.number, silence)
 		}
 	}
@@ -99,7 +102,7 @@ func (o *Oracle) positions(w *watched, u *Update) {
 // pace checks when an update was sent.
 func (o *Oracle) pace(w *watched, u *Update) {
 	spacing := u.Clock.Sub(w.lastAt)
-	if o.MaxSilence > 0 && spacing > o.MaxSilence {
+	if o.MaxSilence > 0 && spacing > o.MaxSilence+o.lost()-w.lost {
 		o.breach("session %d: no status update for %v (Invariant 4)", w.number, spacing)
 	}
 	if w.last == nil {
