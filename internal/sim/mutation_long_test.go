@@ -1,0 +1,137 @@
+//go:build long
+
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	// mutantSeeds is within how many runs a guard that is gone has to be noticed.
+	mutantSeeds = 400
+	// mutantsVariable is a regular expression that picks guards by their names.
+	mutantsVariable = "OUTBOX_CDC_GUARDS"
+)
+
+// TestLongGuards proves the simulator: it takes away each guard, one at a time,
+// and the simulator has to notice.
+func TestLongGuards(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	picked := regexp.MustCompile(os.Getenv(mutantsVariable))
+	for _, g := range guards {
+		if !picked.MatchString(g.name) {
+			continue
+		}
+		t.Run(g.name, func(t *testing.T) { // one after the other: each run uses the machine well
+			binary := g.build(t, root)
+			began := time.Now()
+			clean, says := sweepWith(t, binary)
+			if says == "" {
+				t.Fatalf("not noticed in %d runs", mutantSeeds)
+			}
+			t.Logf("noticed after %s runs, %v: %s", clean, time.Since(began).Round(100*time.Millisecond), says)
+		})
+	}
+}
+
+// build returns a test binary without the guard.
+func (g guard) build(t *testing.T, root string) string {
+	t.Helper()
+	dir := t.TempDir()
+	source := filepath.Join(root, g.file)
+	text, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutant := replaceLine(t, g.file, string(text), g.line, g.with)
+	if g.more[0] != "" {
+		mutant = replaceLine(t, g.file, mutant, g.more[0], g.more[1])
+	}
+	mutant = withImports(mutant, g.also) + "\n" + g.also
+	copied := filepath.Join(dir, "mutant.go")
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: copied}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{copied: []byte(mutant), filepath.Join(dir, "overlay.json"): overlay} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	binary := filepath.Join(dir, "sim.test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./internal/sim")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// replaceLine puts something else in the place of the one line that, without
+// the space around it, is line.
+func replaceLine(t *testing.T, file, text, line, with string) string {
+	t.Helper()
+	lines := strings.Split(text, "\n")
+	found := -1
+	for i, l := range lines {
+		if strings.TrimSpace(l) != line {
+			continue
+		}
+		if found >= 0 {
+			t.Fatalf("%s has the line %q twice: name another one", file, line)
+		}
+		found = i
+	}
+	if found < 0 {
+		t.Fatalf("%s has no line %q: the guard has moved", file, line)
+	}
+	lines[found] = with
+	return strings.Join(lines, "\n")
+}
+
+// withImports adds the imports that declarations need and the file lacks.
+func withImports(text, declarations string) string {
+	for name, path := range map[string]string{"sync.": "sync", "pglogrepl.": "github.com/jackc/pglogrepl"} {
+		if strings.Contains(declarations, name) && !strings.Contains(text, fmt.Sprintf("%q\n", path)) {
+			text = strings.Replace(text, "import (\n", fmt.Sprintf("import (\n\t%q\n", path), 1)
+		}
+	}
+	return text
+}
+
+var (
+	failedAfter = regexp.MustCompile(`(seed \d+) failed, after (\d+) that did not; .* replays it: (.*)`)
+	crashed     = regexp.MustCompile(`(?m)^(panic: .*|fatal error: .*)$`)
+)
+
+// sweepWith runs seeds until one fails, and returns how many did not and what
+// was said of it; nothing when none failed.
+func sweepWith(t *testing.T, binary string) (clean, says string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestSim$", "-test.v", "-test.timeout=20m")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", seedsVariable, mutantSeeds), seedVariable+"=")
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return "", ""
+	}
+	if m := failedAfter.FindSubmatch(out); m != nil {
+		return string(m[2]), fmt.Sprintf("%s: %s", m[1], m[3])
+	}
+	if m := crashed.FindSubmatch(out); m != nil {
+		return "some", string(m[1])
+	}
+	t.Fatalf("%v:\n%s", err, out)
+	return "", ""
+}
