@@ -101,11 +101,11 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out
 		if p.leader = leaders[i]; p.scheduled != nil && p.scheduled.id != p.leader {
 			p.scheduled = nil
 		}
-		if p.leader < 0 && p.sendable() {
+		k.decide(p, out)
+		if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for
 			t.unready = true
 			k.topicTrouble(fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, sarama.ErrLeaderNotAvailable), t.name)
 		}
-		k.decide(p, out)
 		k.schedule(p)
 	}
 	return !t.unready
@@ -173,6 +173,8 @@ func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
 		case p.leader < 0 && p.queue.n > 0:
 			k.convict(p, p.queue.n, cause, out)
 			k.stop(p.stuck)
+		default: // it has a leader, who will say the same
+			k.schedule(p)
 		}
 	}
 }
