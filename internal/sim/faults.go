@@ -25,12 +25,12 @@ var (
 		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.UnknownServerError,
 		kerr.PolicyViolation, kerr.TopicAuthorizationFailed, kerr.InvalidTopicException,
 	}
-	// The others are answers to questions about the cluster. Those about topics are
-	// left alone until the sink gets over each of them.
+	// The others are answers to questions about the cluster.
 	asking = []struct {
 		key  kmsg.Key
 		errs []*kerr.Error
 	}{
+		{kmsg.Metadata, []*kerr.Error{kerr.LeaderNotAvailable, kerr.UnknownTopicOrPartition, kerr.UnknownServerError, kerr.TopicAuthorizationFailed}},
 		{kmsg.InitProducerID, []*kerr.Error{kerr.CoordinatorLoadInProgress, kerr.NotCoordinator, kerr.ClusterAuthorizationFailed}},
 		{kmsg.DescribeConfigs, []*kerr.Error{kerr.TopicAuthorizationFailed}},
 	}

@@ -98,4 +98,10 @@ var guards = []guard{
 		with: "b.rec.key, b.rec.value = b.value(ev, roleKey), bytes.ReplaceAll(b.value(ev, rolePayload), []byte(`\"n\": 1`), []byte(`\"n\":1`))"},
 	{name: "a batch that may be in the log is not taken apart", file: "sink/settle.go",
 		line: "case b.unsure: // Invariant 6: the next batch under its number could be taken for a repeat of it", with: "case b.unsure && false:"},
+	{name: "nothing goes out behind an event that was refused before it had a partition", file: "sink/metadata.go",
+		line: "if t.stuck != nil {", with: "if false {"},
+	{name: "a partition goes on after its topic was refused", file: "sink/metadata.go",
+		line: "default: // it has a leader, who will say the same", with: "case false:"},
+	{name: "a topic is asked for again when something waits for a leader", file: "sink/metadata.go",
+		line: "if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for", with: "if p.leader < 0 {"},
 }
