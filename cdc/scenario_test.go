@@ -184,7 +184,7 @@ func TestSlotStillHeld(t *testing.T) {
 	r, _, wal := scene(t, walsim.Plan{Seed: 10, Transactions: 20}, func(p walsim.Point) walsim.Action {
 		if p.Idle && !cut {
 			cut = true
-			return walsim.Action{Do: walsim.Reset, Hold: 500 * time.Millisecond}
+			return walsim.Action{Do: walsim.Reset, Hold: 5 * time.Second} // long enough to be seen by a busy machine
 		}
 		return walsim.Action{}
 	}, 1000, stuck)
