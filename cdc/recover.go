@@ -56,6 +56,7 @@ type recovery struct {
 	options RecoverOptions
 	conn    *pgx.Conn
 	cat     catalog
+	filter  string // the publication's, an SQL expression; "": none
 	plan    Recovery
 }
 
@@ -158,6 +159,9 @@ func (v *recovery) look(ctx context.Context) error {
 		return err
 	}
 	v.plan.OrderedBy = v.order()
+	if err := v.readFilter(ctx); err != nil {
+		return err
+	}
 	if err := v.checkRights(ctx); err != nil {
 		return err
 	}

@@ -37,9 +37,12 @@ func (v *recovery) order() string {
 
 // selectFrom returns the query for what of the rows to recover.
 func (v *recovery) selectFrom(what string) (sql string, args []any) {
-	sql = fmt.Sprintf("SELECT %s FROM %s", what, v.config.Table.quoted())
+	sql = fmt.Sprintf("SELECT %s FROM %s WHERE true", what, v.config.Table.quoted())
+	if v.filter != "" {
+		sql += fmt.Sprintf(" AND (%s)", v.filter)
+	}
 	if !v.options.Since.IsZero() {
-		sql += fmt.Sprintf(" WHERE %s >= $1::timestamptz", ident(v.options.Timestamp))
+		sql += fmt.Sprintf(" AND %s >= $1::timestamptz", ident(v.options.Timestamp))
 		args = append(args, v.options.Since.UTC().Format(time.RFC3339Nano))
 	}
 	return sql, args
