@@ -143,7 +143,7 @@ const settingsSQL = `
 SELECT coalesce(current_setting('synchronous_standby_names', true), ''),
        coalesce(current_setting('max_slot_wal_keep_size', true), ''),
        coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
-       current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
+       ` + freeSlotsSQL + `,
        current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication)`
 
 // checkSettings warns of server settings that hurt later rather than now.
@@ -169,8 +169,7 @@ func checkSettings(ctx context.Context, conn *pgx.Conn, cat catalog) []fault.Fin
 	}
 	switch {
 	case cat.slot == nil && slots <= 0:
-		findings = append(findings, failing("max_replication_slots", fault.New(fault.Unexpected, "check server",
-			errors.New("every replication slot is taken"), "raise max_replication_slots and restart the server, or drop a slot that nobody uses")))
+		findings = append(findings, failing("max_replication_slots", noFreeSlot("check server")))
 	case senders <= 0:
 		findings = append(findings, warned("max_wal_senders", "every walsender is taken at the moment", "raise max_wal_senders and restart the server"))
 	}

@@ -72,7 +72,7 @@ func postgresError(op string, err error) error {
 	case code == codeTooManyConnections:
 		return fault.New(fault.Unreachable, op, flat, "raise max_connections (max_wal_senders, if it is about walsenders or replication) and restart the server, or end connections that nobody uses")
 	case code == codeLimitExceeded:
-		return fault.New(fault.Unreachable, op, flat, "raise max_replication_slots and restart the server, or drop a slot that nobody uses: SELECT pg_drop_replication_slot(name)")
+		return fault.New(fault.Unreachable, op, flat, freeSlotHint)
 	case code != "":
 		if passing(code) {
 			return fault.New(fault.Unreachable, op, flat, "")

@@ -245,9 +245,9 @@ func (v *recovery) mark(ctx context.Context) error {
 	if v.plan.Slot == planReplace && !v.cat.slot.lost() {
 		comment += " " + replacesPrefix + v.cat.slot.ConfirmedLSN.String()
 	}
-	sql := commentSQL(c, mark(comment))
+	sql := lockMarkSQL(c) + ";" + commentSQL(c, mark(comment)) // in one transaction
 	if v.plan.Publication == planCreate {
-		sql = createPublicationSQL(c) + ";" + sql // in one transaction
+		sql = createPublicationSQL(c) + ";" + sql
 	}
 	if err := exec(ctx, v.conn, "mark publication", sql); err != nil {
 		return err
@@ -343,5 +343,9 @@ func (v *recovery) done(ctx context.Context) error {
 		return err
 	}
 	// As it was when the snapshot was taken: what has changed since is the next run's to notice.
-	return setMark(ctx, v.conn, v.config, v.cat.readyMark())
+	err := setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
+	if errors.Is(err, errMarkChanged) {
+		return fault.New(fault.Unexpected, "recover", err, "every row was sent; start `outbox-cdc recover` again to have it remembered")
+	}
+	return err
 }

@@ -1,8 +1,13 @@
 package cdc
 
 import (
+	"context"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/devenv"
+	"github.com/outbox-cdc/outbox-cdc/internal/devenv/devtest"
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
@@ -41,4 +46,22 @@ func TestRecoverRights(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A recovery that could not create its slot does not begin: no relay is kept from streaming.
+func TestRecoverWithoutFreeSlot(t *testing.T) {
+	t.Parallel()
+	pg := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"max_replication_slots": "1"}})
+	conn, err := pgx.Connect(t.Context(), pg.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	c := Config{URL: pg.URL()}
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	_, err = recovered(t, c, newMemory(false), byTime)
+	checkFault(t, err, fault.Unexpected, "max_replication_slots")
+	streamsOn(t, conn, c, 1)
 }

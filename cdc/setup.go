@@ -120,7 +120,7 @@ func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalo
 		return err
 	}
 	if readMark(cat.publication.Comment) != creating {
-		if err := setMark(ctx, conn, c, creating); err != nil {
+		if err := setMark(ctx, conn, c, cat.publication.Comment, creating); err != nil {
 			return err
 		}
 	}
@@ -136,6 +136,9 @@ func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalo
 // raced tells whether an error of set-up means that another instance was at
 // the same work just then.
 func raced(err error) bool {
+	if errors.Is(err, errMarkChanged) {
+		return true
+	}
 	switch pgCode(err) {
 	case codeDuplicateObject, codeUniqueViolation:
 		return true
@@ -152,11 +155,7 @@ func rememberReady(ctx context.Context, conn *pgx.Conn, c Config, cat catalog) e
 	if p.Comment == markPrefix+string(m) || !p.Owned || p.Comment != "" && readMark(p.Comment) == unmarked {
 		return nil
 	}
-	return setMark(ctx, conn, c, m)
-}
-
-func setMark(ctx context.Context, conn *pgx.Conn, c Config, m mark) error {
-	return exec(ctx, conn, "comment on publication", commentSQL(c, m))
+	return setMark(ctx, conn, c, p.Comment, m)
 }
 
 // createReplicationSlot creates the slot. The server waits for all running
