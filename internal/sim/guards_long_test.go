@@ -100,8 +100,6 @@ var guards = []guard{
 		line: "case b.unsure: // Invariant 6: the next batch under its number could be taken for a repeat of it", with: "case b.unsure && false:"},
 	{name: "nothing goes out behind an event that was refused before it had a partition", file: "sink/metadata.go",
 		line: "if t.stuck != nil {", with: "if false {"},
-	{name: "a partition goes on after its topic was refused", file: "sink/metadata.go",
-		line: "default: // it has a leader, who will say the same", with: "case false:"},
 	{name: "a topic is asked for again when something waits for a leader", file: "sink/metadata.go",
 		line: "if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for", with: "if p.leader < 0 {"},
 }
