@@ -24,7 +24,7 @@ func between(t *testing.T, text, from, to string) string {
 	return part
 }
 
-// TestReadme keeps true what README.md says of the command line.
+// TestReadme keeps true what README.md and docs/operating.md say of the command line.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	readme := readTree(t, "README.md")
@@ -37,19 +37,28 @@ func TestReadme(t *testing.T) {
 		t.Errorf("its configuration: exit code %d, %s", got.code, got.stderr)
 	}
 
+	docs := readme + readTree(t, "docs/operating.md")
 	var variables []string
 	for _, s := range settings() {
 		variables = append(variables, s.Env())
 	}
-	for _, name := range regexp.MustCompile(`OUTBOX_CDC_[A-Z_]+`).FindAllString(readme, -1) {
+	for _, name := range regexp.MustCompile(`OUTBOX_CDC_[A-Z_]+`).FindAllString(docs, -1) {
 		if !slices.Contains(variables, name) {
 			t.Errorf("%s is not a setting; the nearest is %s", name, nearest(name, variables))
 		}
 	}
 	help := runCommand(t, nil, "--help").stdout
-	for _, m := range regexp.MustCompile("(?:`|bin/)outbox-cdc ([a-z]+)").FindAllStringSubmatch(readme, -1) {
+	for _, m := range regexp.MustCompile("(?:`|bin/)outbox-cdc ([a-z]+)").FindAllStringSubmatch(docs, -1) {
 		if !strings.Contains(help, "\n  "+m[1]+" ") {
 			t.Errorf("%s: there is no such command", m[0])
+		}
+	}
+	for _, command := range []string{"run", "init", "recover"} {
+		help += runCommand(t, nil, command, "--help").stdout
+	}
+	for _, m := range regexp.MustCompile("`[^`\n]*(--[a-z][a-z-]+)").FindAllStringSubmatch(docs, -1) {
+		if !regexp.MustCompile(m[1] + `\b`).MatchString(help) {
+			t.Errorf("there is no flag %s", m[1])
 		}
 	}
 	kinds := []fault.Kind{0, fault.Unexpected, fault.Usage, fault.Poison, fault.SlotLost, fault.Unreachable}
