@@ -130,7 +130,7 @@ func newPlan(seed uint64) *plan {
 	add(3, move)
 	add(2, freeze)
 	if rng.IntN(15) == 0 { // longer than a status update may be put off
-		p.events, p.freeze = pick(rng, 1, 5), silence+3*time.Second
+		p.events, p.freeze = pick(rng, 1, 5), 2*silence
 		p.acts = append(p.acts, act{rng.IntN(n/2 + 1), freeze})
 	}
 	slices.SortStableFunc(p.acts, func(a, b act) int { return cmp.Compare(a.at, b.at) })
