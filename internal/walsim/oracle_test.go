@@ -24,7 +24,7 @@ func TestOracle(t *testing.T) {
 		o.Observe(Step{Kind: Sent, Session: 1, LSN: lsn, Confirms: confirms, Tx: tx})
 	}
 	heard := func(o *Oracle, after time.Duration, write, flush pglogrepl.LSN) {
-		o.Observe(Step{Kind: Heard, Session: 1, Update: &Update{Write: write, Flush: flush, Apply: flush, Clock: opened.Add(after)}})
+		o.Observe(Step{Kind: Heard, Session: 1, Update: &Update{Write: write, Flush: flush, Apply: flush, At: opened.Add(after), Clock: opened.Add(after)}})
 	}
 	for name, tc := range map[string]struct {
 		do   func(*Oracle)
@@ -51,11 +51,17 @@ func TestOracle(t *testing.T) {
 		"silence at the end":     {func(o *Oracle) { o.Observe(Step{Kind: Closed, Session: 1, At: opened.Add(4 * time.Second)}) }, "Invariant 4"},
 		"hurry":                  {func(o *Oracle) { heard(o, 1e9, 300, 100); heard(o, 1.05e9, 300, 100); heard(o, 2e9, 300, 100) }, "apart"},
 		"the last one may hurry": {func(o *Oracle) { heard(o, 1e9, 300, 100); heard(o, 1.05e9, 300, 100) }, ""},
-		"another session's":      {func(o *Oracle) { o.Observe(Step{Kind: Heard, Session: 2, Update: &Update{}}) }, "outside"},
-		"in order":               {func(o *Oracle) { o.Arrived(*a); o.Arrived(*b); o.Arrived(*a) }, ""},
-		"out of order":           {func(o *Oracle) { o.Arrived(*b); o.Arrived(*c); o.Arrived(*a) }, "Invariant 5"},
-		"another value":          {func(o *Oracle) { o.Arrived(Event{ID: "a", Key: "k", Payload: "{ }"}) }, "was"},
-		"rolled back":            {func(o *Oracle) { o.Arrived(Event{ID: "x"}) }, "never committed"},
+		"a clock that was set": {func(o *Oracle) {
+			for _, at := range []time.Duration{1, 2, 3} {
+				o.Observe(Step{Kind: Heard, Session: 1, Update: &Update{Write: 300, Flush: 100, Apply: 100,
+					At: opened.Add(at * time.Second), Clock: opened.Add(10*time.Second - at*time.Second/20)}})
+			}
+		}, ""},
+		"another session's": {func(o *Oracle) { o.Observe(Step{Kind: Heard, Session: 2, Update: &Update{}}) }, "outside"},
+		"in order":          {func(o *Oracle) { o.Arrived(*a); o.Arrived(*b); o.Arrived(*a) }, ""},
+		"out of order":      {func(o *Oracle) { o.Arrived(*b); o.Arrived(*c); o.Arrived(*a) }, "Invariant 5"},
+		"another value":     {func(o *Oracle) { o.Arrived(Event{ID: "a", Key: "k", Payload: "{ }"}) }, "was"},
+		"rolled back":       {func(o *Oracle) { o.Arrived(Event{ID: "x"}) }, "never committed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -17,6 +17,7 @@ type watched struct {
 	sent     map[pglogrepl.LSN]bool // all positions
 	last     *Update
 	lastAt   time.Time // of last, by the client's clock; at first when the session was opened
+	heardAt  time.Time // the same by the server's clock, which nobody sets while it runs
 	// Oracle.Lost when the update before last was heard, for last may have been
 	// under way for long, and when last was.
 	lost, lostHeard time.Duration
@@ -41,7 +42,7 @@ func (o *Oracle) Observe(step Step) {
 	case Opened:
 		o.count.Sessions++
 		o.session = &watched{
-			number: step.Session, start: step.LSN, limit: step.LSN, lastAt: step.At, lost: o.lost(), lostHeard: o.lost(),
+			number: step.Session, start: step.LSN, limit: step.LSN, lastAt: step.At, heardAt: step.At, lost: o.lost(), lostHeard: o.lost(),
 			confirms: map[pglogrepl.LSN]bool{step.LSN: true}, sent: map[pglogrepl.LSN]bool{step.LSN: true},
 		}
 	case Sent:
@@ -59,9 +60,10 @@ func (o *Oracle) Observe(step Step) {
 		o.count.Updates++
 		o.positions(w, step.Update)
 		o.pace(w, step.Update)
-		w.last, w.lastAt, w.lost, w.lostHeard = step.Update, step.Update.Clock, w.lostHeard, o.lost()
+		w.last, w.lastAt, w.heardAt = step.Update, step.Update.Clock, step.Update.At
+		w.lost, w.lostHeard = w.lostHeard, o.lost()
 	case Closed:
-		if silence := step.At.Sub(w.lastAt); o.MaxSilence > 0 && silence > o.MaxSilence+o.lost()-w.lost {
+		if silence := min(step.At.Sub(w.lastAt), step.At.Sub(w.heardAt)); o.MaxSilence > 0 && silence > o.MaxSilence+o.lost()-w.lost {
 			o.breach("session %d: no status update in its last %v (Invariant 4)", w.number, silence)
 		}
 	}
@@ -99,11 +101,13 @@ func (o *Oracle) positions(w *watched, u *Update) {
 	}
 }
 
-// pace checks when an update was sent.
+// pace checks when an update was sent. The client's clock may have been set in
+// between, and the server may have heard one of two late: only what both say is proof.
 func (o *Oracle) pace(w *watched, u *Update) {
-	spacing := u.Clock.Sub(w.lastAt)
-	if o.MaxSilence > 0 && spacing > o.MaxSilence+o.lost()-w.lost {
-		o.breach("session %d: no status update for %v (Invariant 4)", w.number, spacing)
+	sent, heard := u.Clock.Sub(w.lastAt), u.At.Sub(w.heardAt)
+	spacing := max(sent, heard)
+	if silence := min(sent, heard); o.MaxSilence > 0 && silence > o.MaxSilence+o.lost()-w.lost {
+		o.breach("session %d: no status update for %v (Invariant 4)", w.number, silence)
 	}
 	if w.last == nil {
 		return
