@@ -11,6 +11,7 @@ type guard struct {
 	with string    // "" removes it
 	also string    // declarations that with needs, at the end of the file
 	more [2]string // another line, and what takes its place; "" is none
+	by   string    // package and test that notice; "" is the simulator
 }
 
 var guards = []guard{
@@ -73,7 +74,7 @@ var guards = []guard{
 		line: "p.seq = int32((int64(b.seq) + int64(b.messages.n)) & 0x7fffffff)", with: "p.seq = b.seq"},
 	{name: "a new producer begins at 0", file: "sink/kafka.go", line: "p.seq = 0", with: "_ = p"},
 	{name: "a reset remembers what is on the wire", file: "sink/kafka.go",
-		line: "p.batch.old = true", with: "given.add(p.batch.messages)\nk.counters.queued += p.batch.messages.n\nk.counters.inFlight -= p.batch.messages.n\np.batch.abandoned, p.batch = true, nil"},
+		line: "p.batch.old = true", with: "given.add(p.batch.messages)\nk.counters.queued += p.batch.messages.n\nk.counters.inFlight -= p.batch.messages.n\np.batch.abandoned, p.batch = true, nil", by: "sink TestResetKeepsWhatIsOnTheWire"},
 	{name: "halves stay in order", file: "sink/partition.go",
 		line: "p.suspects, p.limit = b.messages.n, b.messages.n/2",
 		with: "p.suspects, p.limit = b.messages.n, b.messages.n/2\nfirst := b.messages.cut(p.limit, math.MaxInt)\nb.messages.append(&first)"},
@@ -97,9 +98,11 @@ var guards = []guard{
 		line: "b.rec.key, b.rec.value = b.value(ev, roleKey), b.value(ev, rolePayload)",
 		with: "b.rec.key, b.rec.value = b.value(ev, roleKey), bytes.ReplaceAll(b.value(ev, rolePayload), []byte(`\"n\": 1`), []byte(`\"n\":1`))"},
 	{name: "a batch that may be in the log is not taken apart", file: "sink/settle.go",
-		line: "case b.unsure: // Invariant 6: the next batch under its number could be taken for a repeat of it", with: "case b.unsure && false:"},
+		line: "case b.unsure: // Invariant 6: the next batch under its number could be taken for a repeat of it", with: "case b.unsure && false:", by: "sink TestRefusedAfterALostAnswer"},
 	{name: "nothing goes out behind an event that was refused before it had a partition", file: "sink/metadata.go",
-		line: "if t.stuck != nil {", with: "if false {"},
+		line: "if t.stuck != nil {", with: "if false {", by: "sink TestNothingPassesARefusedTopic"},
 	{name: "a topic is asked for again when something waits for a leader", file: "sink/metadata.go",
-		line: "if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for", with: "if p.leader < 0 {"},
+		line: "if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for", with: "if p.leader < 0 {", by: "sink TestOversizedThroughTrouble"},
+	{name: "a partition goes on after its topic was refused", file: "sink/metadata.go",
+		line: "default: // it has a leader, who will say the same", with: "case false:", by: "sink TestOversizedThroughTrouble"},
 }
