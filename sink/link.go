@@ -129,6 +129,9 @@ func (k *Kafka) trouble(event string, err error, hint string) {
 	k.link.logged, k.link.silent = now, 0
 }
 
+// quietTries is how many tries may fail without an operator's doing anything.
+const quietTries = 3
+
 // unanswered notes that a request got no answer: the sender rests, and looks
 // up who leads its partitions now.
 func (k *Kafka) unanswered(s *sender, err error, bytes int, now time.Time) {
@@ -145,10 +148,14 @@ func (k *Kafka) unanswered(s *sender, err error, bytes int, now time.Time) {
 			}
 		}
 	}
-	if s.tries > 3 && bytes > 1<<20 { // a broker closes the connection without a word
+	if s.tries > quietTries && bytes > 1<<20 { // a broker closes the connection without a word
 		err = fmt.Errorf("%w (a request of %d bytes: the broker's socket.request.max.bytes may be below that)", err, bytes)
 	}
-	k.trouble("outbox.produce_retry", err, "")
+	hint := ""
+	if s.tries > quietTries { // longer than a broker takes to restart its listener, or a leader to move
+		hint = "see whether that broker runs and can be reached from here; its batches are sent again for as long as it takes, to whoever leads their partitions"
+	}
+	k.trouble("outbox.produce_retry", err, hint)
 }
 
 // errHungUp is a broker that answered the greeting and then closed the

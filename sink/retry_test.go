@@ -2,7 +2,9 @@ package sink
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +129,23 @@ func TestSilentBroker(t *testing.T) {
 	}
 	l.awaitDone(t, 100)
 	checkSequences(t, tap.all())
+}
+
+// A broker that goes on not answering is named with what to look at.
+func TestSilentBrokerHasAHint(t *testing.T) {
+	t.Parallel()
+	var log logText
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return nil, nil, true
+	})
+	tune := quick()
+	tune.readTimeout = 10 * time.Millisecond
+	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs(), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	eventually(t, "the hint", func() bool { return strings.Contains(log.String(), "whether that broker runs") })
 }
 
 // The brokers close connections that idle: the next event goes out at once all the same.
