@@ -16,12 +16,13 @@ GOTEST    ?= $(GO) test
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
 SEEDS     ?= 10000
+SOAK      ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-long soak fuzz lint lint-tool clean
+.PHONY: help demo build test test-long soak soak-servers fuzz lint lint-tool clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show the relay at work with throw-away servers; EVENTS=n stops after n events
 	@$(GO) build -o bin/outbox-cdc ./cmd/outbox-cdc
@@ -42,6 +43,9 @@ test-long: fuzz ## Test what takes minutes: fuzzing, crash runs, every supported
 
 soak: ## Simulate the relay under faults, SEEDS=n times (10000); the first run that fails ends it
 	OUTBOX_CDC_SEEDS=$(SEEDS) $(GO) test -timeout 0 -count=1 -v -run '^TestSim$$' $(TESTFLAGS) ./internal/sim
+
+soak-servers: ## Play random faults on real servers for SOAK=time (10m), under load
+	OUTBOX_CDC_SOAK=$(SOAK) $(GO) test -timeout 0 -count=1 -v -tags long -run '^TestLongSoak$$' $(TESTFLAGS) ./e2e
 
 fuzz: ## Fuzz each target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \
