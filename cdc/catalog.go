@@ -18,6 +18,7 @@ type catalog struct {
 	slot        *slot        // nil: it does not exist
 	cover       *cover       // read before the publication: what changes between is noticed later
 	others      []otherSlot  // read when ours does not exist
+	young       bool         // the publication is younger than what the slot has still to stream, and may hide a hole
 }
 
 type server struct {
@@ -134,8 +135,11 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 		return cat, err
 	}
 	cat.slot, err = readSlot(ctx, conn, c.Slot)
-	if err == nil && cat.slot == nil {
+	switch {
+	case err == nil && cat.slot == nil:
 		cat.others, err = readOtherSlots(ctx, conn, c.Slot)
+	case err == nil:
+		err = cat.readYoung(ctx, conn, c)
 	}
 	return cat, err
 }

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -348,44 +347,6 @@ func TestInspect(t *testing.T) {
 	eventually(t, "the slot is free", func() bool { s, err = Inspect(t.Context(), c); return err == nil && !s.Active })
 	if s.LagBytes < 1_000_000 || s.RetainedBytes < s.LagBytes {
 		t.Errorf("lag %d, retained %d", s.LagBytes, s.RetainedBytes)
-	}
-}
-
-// A slot that the server gave up has no headroom left, and no relay starts on it.
-func TestInvalidatedSlot(t *testing.T) {
-	t.Parallel()
-	pg := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}})
-	conn, err := pgx.Connect(t.Context(), pg.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	c := Config{URL: pg.URL()}
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	for range 8 { // a segment each
-		mustExec(t, t.Context(), conn, "SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
-	}
-	mustExec(t, t.Context(), conn, "CHECKPOINT")
-	s, err := Inspect(t.Context(), c)
-	if err != nil || !s.Exists || s.WALStatus != "lost" || s.Problem == "" || s.Hint == "" {
-		t.Errorf("%+v, %v", s, err)
-	}
-	if s.Headroom == nil || *s.Headroom != 0 {
-		t.Errorf("headroom is %v, want 0", s.Headroom)
-	}
-	if got := statuses(Check(t.Context(), c)); got["slot"] != fault.Fail {
-		t.Errorf("check says %v", got)
-	}
-	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "invalidated")
-	mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION outbox_cdc IS 'outbox-cdc: creating'")
-	sql, err := InitSQL(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if errs := asPsql(t, conn, sql); len(errs) != 1 || !strings.Contains(errs[0], "invalidated") || readSetUp(t, conn).comment != "outbox-cdc: creating" {
-		t.Errorf("the printed SQL: %q, %+v", errs, readSetUp(t, conn))
 	}
 }
 

@@ -90,6 +90,8 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 		return proceed, cat.usablePublication(c)
 	case cat.slot != nil && init && p.Owned: // the operator accepts it as it is
 		return proceed, nil
+	case cat.slot != nil && cat.young:
+		return proceed, youngPublication(c)
 	case cat.slot != nil:
 		return proceed, cat.sameTable(c)
 	case p == nil:
