@@ -68,10 +68,11 @@ func checkReplication(ctx context.Context, c Config) fault.Finding {
 func (cat catalog) checkPublication(c Config) fault.Finding {
 	const check = "publication"
 	p := cat.publication
+	fresh := cat.slot == nil || cat.usableSlot(c) != nil // another's slot says nothing of this publication
 	switch {
-	case p == nil && cat.slot == nil && cat.mayPublish(c) != nil:
+	case p == nil && fresh && cat.mayPublish(c) != nil:
 		return failing(check, cat.mayPublish(c))
-	case p == nil && cat.slot == nil:
+	case p == nil && fresh:
 		return warned(check, fmt.Sprintf("%q does not exist yet", c.Publication), "`outbox-cdc run` creates it on its first start, and so does `outbox-cdc init`")
 	case p == nil:
 		return failing(check, missingPublication(c))
@@ -84,7 +85,7 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	}
 	var unpublished []string
 	for _, column := range c.Columns {
-		if len(p.Columns) > 0 && !slices.Contains(p.Columns, column) {
+		if cat.table != nil && slices.Contains(cat.table.Columns, column) && len(p.Columns) > 0 && !slices.Contains(p.Columns, column) {
 			unpublished = append(unpublished, column)
 		}
 	}
@@ -92,7 +93,7 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	case len(unpublished) > 0:
 		return failing(check, fault.New(fault.Usage, "check publication",
 			fmt.Errorf("publication %q leaves out the columns %s", c.Publication, strings.Join(unpublished, ", ")),
-			fmt.Sprintf("publish all columns: ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted())))
+			fmt.Sprintf("stop every relay of this slot, publish all columns: ALTER PUBLICATION %s SET TABLE %s, and have it accepted: `outbox-cdc init`", ident(c.Publication), c.Table.quoted())))
 	case p.Tables > 1:
 		return warned(check, fmt.Sprintf("%q publishes %d tables: the others are sent to the relay and thrown away there", c.Publication, p.Tables),
 			fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted()))
@@ -144,13 +145,14 @@ SELECT coalesce(current_setting('synchronous_standby_names', true), ''),
        coalesce(current_setting('max_slot_wal_keep_size', true), ''),
        coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
        ` + freeSlotsSQL + `,
-       current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication)`
+       current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication),
+       current_setting('server_encoding')`
 
 // checkSettings warns of server settings that hurt later rather than now.
 func checkSettings(ctx context.Context, conn *pgx.Conn, cat catalog) []fault.Finding {
-	var syncNames, keep, idle string
+	var syncNames, keep, idle, encoding string
 	var slots, senders int
-	if err := queryRow(ctx, conn, []any{&syncNames, &keep, &idle, &slots, &senders}, settingsSQL); err != nil {
+	if err := queryRow(ctx, conn, []any{&syncNames, &keep, &idle, &slots, &senders, &encoding}, settingsSQL); err != nil {
 		return []fault.Finding{failing("server settings", postgresError("read server settings", err))}
 	}
 	var findings []fault.Finding
@@ -158,6 +160,10 @@ func checkSettings(ctx context.Context, conn *pgx.Conn, cat catalog) []fault.Fin
 		findings = append(findings, failing("synchronous_standby_names", fault.New(fault.Unexpected, "check server",
 			errors.New("synchronous_standby_names has '*', which matches the relay: commits would wait for it"),
 			"name the standbys instead")))
+	}
+	if encoding == "SQL_ASCII" {
+		findings = append(findings, warned("server_encoding", "SQL_ASCII: a row with bytes that are not UTF-8 stops the relay",
+			"make sure that only UTF-8 is written to the outbox table, or move the database to UTF8"))
 	}
 	if keep == "-1" {
 		findings = append(findings, warned("max_slot_wal_keep_size", "unlimited: WAL piles up for as long as no relay runs, until the disk is full",

@@ -47,12 +47,17 @@ func readCover(ctx context.Context, conn *pgx.Conn, c Config) (*cover, error) {
 func (v *cover) lost(c Config, before *cover) error {
 	const op = "watch publication"
 	switch {
+	case v.publication == 0:
+		return missingPublication(c)
+	case v.table == 0:
+		return fault.New(fault.SlotLost, op, fmt.Errorf("table %s is gone: it was dropped, renamed, or moved to another schema", c.Table),
+			"if it has another name now: rename it back, or set table.name, and start again, no row is missed; if it was dropped: create it, and "+recoverHint)
 	case !v.covered:
 		return fault.New(fault.SlotLost, op,
-			fmt.Errorf("publication %q no longer publishes table %s (dropped, dropped and created again, or taken out)", c.Publication, c.Table), addTableHint(c))
+			fmt.Errorf("publication %q no longer publishes table %s (it was taken out, or dropped and created again)", c.Publication, c.Table), addTableHint(c))
 	case !v.inserts:
 		return fault.New(fault.SlotLost, op, fmt.Errorf("publication %q no longer publishes inserts", c.Publication),
-			insertsOnlySQL(c)+"; rows that were committed meanwhile are not streamed: "+recoverHint)
+			insertsOnlySQL(c)+"; "+meanwhile)
 	case v.table != before.table || v.publication != before.publication || v.entry != before.entry:
 		return replacedTable(op, c)
 	}

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -27,13 +28,14 @@ func TestCover(t *testing.T) {
 		"no inserts":       {"ALTER PUBLICATION p SET (publish = 'update')", "no longer publishes inserts", false},
 		"taken out":        {"ALTER PUBLICATION p DROP TABLE outbox", "no longer publishes table", false},
 		"out and in":       {"ALTER PUBLICATION p DROP TABLE outbox; ALTER PUBLICATION p ADD TABLE outbox", "publishes table public.outbox again", false},
-		"dropped":          {"DROP PUBLICATION p", "no longer publishes table", false},
+		"dropped":          {"DROP PUBLICATION p", "publication \"p\" does not", false},
 		"made again":       {"DROP PUBLICATION p; CREATE PUBLICATION p FOR TABLE outbox WITH (publish = 'insert')", "publishes table public.outbox again", false},
 		"table made again": {"DROP TABLE outbox; CREATE TABLE outbox (id int); ALTER PUBLICATION p ADD TABLE outbox", "publishes table public.outbox again", false},
 		"another in place": {"ALTER TABLE outbox RENAME TO old; CREATE TABLE outbox (id int); ALTER PUBLICATION p ADD TABLE outbox", "publishes table public.outbox again", false},
-		"renamed":          {"ALTER TABLE outbox RENAME TO old", "no longer publishes table", false},
+		"renamed":          {"ALTER TABLE outbox RENAME TO old", "is gone", false},
+		"table dropped":    {"DROP TABLE outbox", "is gone", false},
 		"to and fro name":  {"ALTER TABLE outbox RENAME TO old; ALTER TABLE old RENAME TO outbox", "", true},
-		"another schema":   {"CREATE SCHEMA s; ALTER TABLE outbox SET SCHEMA s", "no longer publishes table", false},
+		"another schema":   {"CREATE SCHEMA s; ALTER TABLE outbox SET SCHEMA s", "is gone", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -193,6 +195,36 @@ func TestMarkIsCompleted(t *testing.T) {
 	mustExec(t, t.Context(), conn, commentSQL(c, ready))
 	start(t, c, newMemory(false)).await(t, Streaming)
 	wantMark(t, conn, c)
+}
+
+// A start says when the publication was altered since the last one: whether it
+// published no inserts for a while, nothing tells.
+func TestRestartSaysAltered(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	c := configFor(database)
+	c.Publication = database
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	const says = "outbox.publication_altered"
+	for _, alter := range []string{"", "publish = 'update'", "", "publish_via_partition_root = false", ""} {
+		if alter != "" {
+			mustExec(t, t.Context(), conn, fmt.Sprintf("ALTER PUBLICATION %s SET (%s)", ident(database), alter))
+			mustExec(t, t.Context(), conn, fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert', publish_via_partition_root = true)", ident(database)))
+		}
+		log := newLogBuffer()
+		logged := c
+		logged.Log = log.logger()
+		r := start(t, logged, newMemory(false))
+		r.await(t, Streaming)
+		if log.contains(says) != (alter != "") {
+			t.Errorf("after %q the log says that it was altered: %v", alter, log.contains(says))
+		}
+		if err := r.stop(t); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // wantMark compares the publication's comment with what there is.

@@ -25,6 +25,8 @@ const (
 	codeDuplicateObject        = "42710"
 	codeUndefinedObject        = "42704"
 	codeUniqueViolation        = "23505"
+	codeNotInRepertoire        = "22021"
+	codeUntranslatable         = "22P05"
 	codeInternalError          = "XX000"
 	codeProtocolViolation      = "08P01"
 	codeTooManyConnections     = "53300"

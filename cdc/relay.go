@@ -209,6 +209,10 @@ func (r *Relay) prepare(ctx context.Context, arrived func()) (*pgx.Conn, error) 
 		closeSQL(conn)
 		return nil, err
 	}
+	if cat.altered() {
+		r.config.Log.Warn("outbox.publication_altered", "publication", r.config.Publication,
+			"hint", "if it did not publish inserts for a while, "+meanwhile)
+	}
 	if r.cover == nil {
 		r.cover = cat.cover // as of now: standing by may take long
 	}

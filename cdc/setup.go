@@ -41,6 +41,9 @@ func Init(ctx context.Context, c Config) (InitReport, error) {
 	}
 	defer closeSQL(conn)
 	_, report, err := setUp(ctx, conn, c, true)
+	if pgCode(err) == codeLimitExceeded { // run waits for a slot to become free
+		err = noFreeSlot("create slot")
+	}
 	return report, err
 }
 
@@ -91,6 +94,11 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 		if c.NoInit && !init {
 			return cat, report, fault.New(fault.SlotLost, "open slot", fmt.Errorf("slot %q does not exist, and --no-init forbids to create it", c.Slot),
 				"run `outbox-cdc init`, or start without --no-init")
+		}
+		if next == createAll {
+			if err := cat.mayPublish(c); err != nil {
+				return cat, report, err
+			}
 		}
 		if c.BeforeSlot != nil && !init {
 			if err := c.BeforeSlot(ctx); err != nil {

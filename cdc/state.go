@@ -10,55 +10,6 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
-// mark is what the publication's comment remembers for the time when the slot
-// is missing: without it, a first start and a lost slot look the same.
-type mark string
-
-const (
-	unmarked   mark = ""           // somebody else made the publication
-	creating   mark = "creating"   // written before the slot is created
-	ready      mark = "ready"      // written after it
-	recovering mark = "recovering" // a new slot is there, but not yet every row that the lost one held
-)
-
-const markPrefix = "outbox-cdc: "
-
-// readMark finds the mark in a publication's comment.
-func readMark(comment string) mark {
-	word, ok := strings.CutPrefix(comment, markPrefix)
-	if !ok {
-		return unmarked
-	}
-	switch m := mark(strings.Fields(word + " -")[0]); m {
-	case creating, ready, recovering:
-		return m
-	default:
-		return unmarked
-	}
-}
-
-// readyMark is ready with what a restart compares: which table is published,
-// by which entry of the publication. pg_upgrade keeps the table's OID and not
-// the entry's.
-func (cat catalog) readyMark() mark {
-	return mark(fmt.Sprintf("%s v%d %d:%d", ready, cat.server.major(), cat.cover.table, cat.cover.entry))
-}
-
-// sameTable tells whether the publication shows the table that it showed when
-// it was marked as ready. A mark without that, as a DBA's SQL writes it, is no evidence.
-func (cat catalog) sameTable(c Config) error {
-	var major int
-	var table, entry uint32
-	const parts = 3
-	if n, _ := fmt.Sscanf(cat.publication.Comment, markPrefix+string(ready)+" v%d %d:%d", &major, &table, &entry); n < parts {
-		return nil
-	}
-	if table != cat.cover.table || major == cat.server.major() && entry != cat.cover.entry {
-		return replacedTable("check publication", c)
-	}
-	return nil
-}
-
 // step is what set-up has to do next.
 type step int
 
@@ -143,20 +94,23 @@ func (cat catalog) usablePublication(c Config) error {
 	case !p.Covers:
 		hint := addTableHint(c)
 		if cat.table != nil && cat.table.Kind == "p" {
-			hint = fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true), and ADD TABLE %s if it is not in it",
-				ident(c.Publication), c.Table.quoted())
+			hint = fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true), and ADD TABLE %s if it is not in it; %s",
+				ident(c.Publication), c.Table.quoted(), meanwhile)
 		}
 		return fault.New(fault.SlotLost, "check publication",
 			fmt.Errorf("publication %q does not publish table %s (it was dropped and created again, or never added)", c.Publication, c.Table), hint)
 	case !p.Insert:
 		return fault.New(fault.SlotLost, "check publication", fmt.Errorf("publication %q does not publish inserts", c.Publication),
-			insertsOnlySQL(c))
+			insertsOnlySQL(c)+"; "+meanwhile)
 	}
 	return nil
 }
 
 // recoverHint is the way out when the WAL no longer has what was committed.
 const recoverHint = "the rows that the table still holds can be sent again: stop every relay of this slot and run `outbox-cdc recover` as the publication's owner, with REPLICATION and SELECT on the table"
+
+// meanwhile goes with a hint that mends only what comes.
+const meanwhile = "rows that were committed meanwhile are not streamed: " + recoverHint
 
 func unfinishedRecovery(c Config) error {
 	return fault.New(fault.SlotLost, "open slot",
@@ -198,8 +152,11 @@ func suggestSlot(slot, database string) string {
 func (cat catalog) checkTable(c Config) error {
 	switch t := cat.table; {
 	case t == nil:
-		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s does not exist in database %q", c.Table, cat.server.Database),
-			"check table.name, or run `outbox-cdc init`, which creates the default outbox table")
+		hint := "check table.name"
+		if c.Table == defaultTable {
+			hint += ", or run `outbox-cdc init`, which creates this table"
+		}
+		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s does not exist in database %q", c.Table, cat.server.Database), hint)
 	case t.Kind != "r" && t.Kind != "p":
 		return fault.New(fault.Usage, "check table", fmt.Errorf("%s is not a table", c.Table), "set table.name to the outbox table")
 	case t.Persistence != "p":

@@ -47,41 +47,43 @@ func TestNextStep(t *testing.T) {
 		publication *publication
 		slot        *slot
 		init        bool
+		kindOf      string // of the table; r unless this says otherwise
 		want        step
 		fails       string     // part of the error and its hint,
 		kind        fault.Kind // which is SlotLost unless this says otherwise
 	}{
-		"first start":                       {want: createAll},
-		"first start by init":               {init: true, want: createAll},
-		"all there":                         {publication: good("outbox-cdc: ready"), slot: ours},
-		"all there, made by a DBA":          {publication: good(""), slot: ours},
-		"all there, interrupted before end": {publication: good("outbox-cdc: creating"), slot: ours},
-		"interrupted before the slot":       {publication: good("outbox-cdc: creating"), want: createSlot},
-		"begun by another role":             {publication: foreign("outbox-cdc: creating"), fails: "owner run `outbox-cdc init`"},
-		"begun by another role, slot there": {publication: foreign("outbox-cdc: creating"), slot: ours, fails: "owner run `outbox-cdc init`"},
-		"finished by another role":          {publication: foreign("outbox-cdc: ready"), slot: ours},
-		"DBA's publication, no slot":        {publication: good(""), fails: "outbox-cdc init"},
-		"DBA's publication, no slot, init":  {publication: good("shop"), init: true, want: createSlot},
-		"slot gone":                         {publication: good("outbox-cdc: ready"), fails: "outbox-cdc recover"},
-		"slot gone, init":                   {publication: good("outbox-cdc: ready"), init: true, fails: "outbox-cdc recover"},
-		"recovery unfinished, slot there":   {publication: good("outbox-cdc: recovering"), slot: ours, fails: "outbox-cdc recover"},
-		"recovery unfinished, slot gone":    {publication: good("outbox-cdc: recovering"), fails: "outbox-cdc recover"},
-		"publication gone":                  {slot: ours, fails: "outbox-cdc recover"},
-		"table not published":               {publication: &publication{Insert: true}, slot: ours, fails: "ADD TABLE"},
-		"inserts not published":             {publication: &publication{Covers: true}, slot: ours, fails: "publish = 'insert'"},
-		"creating, table not published":     {publication: &publication{Insert: true, Owned: true, Comment: "outbox-cdc: creating"}, fails: "ADD TABLE"},
-		"another database's":                {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Database = "My-App" }), fails: "outbox_cdc_app", kind: fault.Usage},
-		"another plugin's":                  {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Plugin = "wal2json" }), fails: "wal2json", kind: fault.Usage},
-		"physical":                          {slot: &slot{Type: "physical"}, fails: "physical", kind: fault.Usage},
-		"same table":                        {publication: good("outbox-cdc: ready v17 500:600"), slot: ours},
-		"same table, after pg_upgrade":      {publication: good("outbox-cdc: ready v16 500:7"), slot: ours},
-		"another table":                     {publication: good("outbox-cdc: ready v17 501:600"), slot: ours, fails: "outbox-cdc init"},
-		"another table, not ours":           {publication: foreign("outbox-cdc: ready v17 501:600"), slot: ours, init: true, fails: "publication's owner"},
-		"another table, after pg_upgrade":   {publication: good("outbox-cdc: ready v16 501:7"), slot: ours, fails: "outbox-cdc recover"},
-		"another entry":                     {publication: good("outbox-cdc: ready v17 500:601"), slot: ours, fails: "outbox-cdc recover"},
-		"another entry, accepted by init":   {publication: good("outbox-cdc: ready v17 500:601"), slot: ours, init: true},
-		"wal removed":                       {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.WALStatus = "lost" }), fails: "wal_removed"},
-		"idle timeout":                      {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Invalidation = "idle_timeout" }), fails: "idle_timeout"},
+		"first start":                        {want: createAll},
+		"first start by init":                {init: true, want: createAll},
+		"all there":                          {publication: good("outbox-cdc: ready"), slot: ours},
+		"all there, made by a DBA":           {publication: good(""), slot: ours},
+		"all there, interrupted before end":  {publication: good("outbox-cdc: creating"), slot: ours},
+		"interrupted before the slot":        {publication: good("outbox-cdc: creating"), want: createSlot},
+		"begun by another role":              {publication: foreign("outbox-cdc: creating"), fails: "owner run `outbox-cdc init`"},
+		"begun by another role, slot there":  {publication: foreign("outbox-cdc: creating"), slot: ours, fails: "owner run `outbox-cdc init`"},
+		"finished by another role":           {publication: foreign("outbox-cdc: ready"), slot: ours},
+		"DBA's publication, no slot":         {publication: good(""), fails: "outbox-cdc init"},
+		"DBA's publication, no slot, init":   {publication: good("shop"), init: true, want: createSlot},
+		"slot gone":                          {publication: good("outbox-cdc: ready"), fails: "outbox-cdc recover"},
+		"slot gone, init":                    {publication: good("outbox-cdc: ready"), init: true, fails: "outbox-cdc recover"},
+		"recovery unfinished, slot there":    {publication: good("outbox-cdc: recovering"), slot: ours, fails: "outbox-cdc recover"},
+		"recovery unfinished, slot gone":     {publication: good("outbox-cdc: recovering"), fails: "outbox-cdc recover"},
+		"publication gone":                   {slot: ours, fails: "outbox-cdc recover"},
+		"table not published":                {publication: &publication{Insert: true}, slot: ours, fails: "ADD TABLE"},
+		"inserts not published":              {publication: &publication{Covers: true}, slot: ours, fails: "publish = 'insert'); rows that were committed meanwhile are not streamed"},
+		"partitions published, not the root": {publication: &publication{Insert: true}, kindOf: "p", slot: ours, fails: "if it is not in it; rows that were committed meanwhile are not streamed"},
+		"creating, table not published":      {publication: &publication{Insert: true, Owned: true, Comment: "outbox-cdc: creating"}, fails: "ADD TABLE"},
+		"another database's":                 {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Database = "My-App" }), fails: "outbox_cdc_app", kind: fault.Usage},
+		"another plugin's":                   {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Plugin = "wal2json" }), fails: "wal2json", kind: fault.Usage},
+		"physical":                           {slot: &slot{Type: "physical"}, fails: "physical", kind: fault.Usage},
+		"same table":                         {publication: good("outbox-cdc: ready v17 500:600"), slot: ours},
+		"same table, after pg_upgrade":       {publication: good("outbox-cdc: ready v16 500:7"), slot: ours},
+		"another table":                      {publication: good("outbox-cdc: ready v17 501:600"), slot: ours, fails: "outbox-cdc init"},
+		"another table, not ours":            {publication: foreign("outbox-cdc: ready v17 501:600"), slot: ours, init: true, fails: "publication's owner"},
+		"another table, after pg_upgrade":    {publication: good("outbox-cdc: ready v16 501:7"), slot: ours, fails: "outbox-cdc recover"},
+		"another entry":                      {publication: good("outbox-cdc: ready v17 500:601"), slot: ours, fails: "outbox-cdc recover"},
+		"another entry, accepted by init":    {publication: good("outbox-cdc: ready v17 500:601"), slot: ours, init: true},
+		"wal removed":                        {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.WALStatus = "lost" }), fails: "wal_removed"},
+		"idle timeout":                       {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Invalidation = "idle_timeout" }), fails: "idle_timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -89,7 +91,7 @@ func TestNextStep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cat := catalog{server: server{Version: 170000, Database: "app"}, table: &table{Kind: "r"}, publication: tc.publication, slot: tc.slot,
+			cat := catalog{server: server{Version: 170000, Database: "app"}, table: &table{Kind: cmp.Or(tc.kindOf, "r")}, publication: tc.publication, slot: tc.slot,
 				cover: &cover{table: 500, entry: 600}}
 			got, err := cat.nextStep(c, tc.init)
 			if tc.fails == "" {

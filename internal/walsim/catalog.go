@@ -94,12 +94,15 @@ func (s *Server) publication(args []string) result {
 	return r
 }
 
-// entryOID is the table's entry in the publication.
-const entryOID = 16401
+// The table's entry in the publication, and the version of that, which nobody alters.
+const (
+	entryOID           = 16401
+	publicationVersion = "700"
+)
 
 // mark is the publication's comment, as the relay writes it once the slot is there.
 func (s *Server) mark() string {
-	return fmt.Sprintf("outbox-cdc: ready v%d %d:%d", s.config.Version/10000, outboxOID, entryOID)
+	return fmt.Sprintf("outbox-cdc: ready v%d %d:%d %s", s.config.Version/10000, outboxOID, entryOID, publicationVersion)
 }
 
 func (s *Server) replicationSlot(args []string) result {
@@ -122,7 +125,7 @@ func (s *Server) cover(args []string) result {
 	shown := boolean(arg(args, 0) == s.config.Publication && covered(arg(args, 1), arg(args, 2)))
 	return result{[]column{{"exists", boolOID}, {"exists", boolOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", oidOID}, {"coalesce", textOID},
 		{"unlogged", textOID}, {"foreign", textOID}, {"heirs", textOID}},
-		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400", strconv.Itoa(entryOID), "700", "", "", ""}}}
+		[][]string{{shown, shown, strconv.Itoa(outboxOID), "16400", strconv.Itoa(entryOID), publicationVersion, "", "", ""}}}
 }
 
 func (s *Server) watched(args []string) result {

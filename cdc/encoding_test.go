@@ -1,0 +1,33 @@
+package cdc
+
+import (
+	"context"
+	"testing"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// A database may let bytes in that are no text in UTF-8: what holds such a row
+// up is named, before it happens and then.
+func TestBytesThatAreNotUTF8(t *testing.T) {
+	t.Parallel()
+	name, admin := database(t)
+	ascii := name + "_ascii"
+	mustExec(t, t.Context(), admin, "CREATE DATABASE "+ascii+" ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+	t.Cleanup(func() { // behind the relay's end
+		mustExec(t, context.Background(), admin, "SELECT pg_drop_replication_slot($1)", ascii)
+		mustExec(t, context.Background(), admin, "DROP DATABASE "+ascii+" WITH (FORCE)")
+	})
+	conn := connect(t, ascii)
+	mustExec(t, t.Context(), conn, schemaSQL)
+	c := configFor(ascii)
+	r := start(t, c, newMemory(false))
+	r.await(t, Streaming)
+	findings := statuses(Check(t.Context(), c))
+	if findings["server_encoding"] != fault.Warn {
+		t.Errorf("check says %v", findings)
+	}
+	mustExec(t, t.Context(), conn, "SET client_encoding = 'SQL_ASCII'")
+	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload) VALUES ('order', convert_from('\xff', 'SQL_ASCII'), 'x', '{}')`)
+	checkFault(t, r.wait(t), fault.Unexpected, "not UTF-8")
+}
