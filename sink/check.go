@@ -222,10 +222,29 @@ func (c *checker) creation() string {
 	return "nobody creates them (auto.create.topics.enable is off, kafka.create_topics.partitions is not set)"
 }
 
+// uncreatable asks whether the relay could create a topic, if it is to; nil when it could.
+func (c *checker) uncreatable(topic string, resp *sarama.MetadataResponse) *uncreated {
+	if c.k.cfg.CreateTopics.Partitions == 0 {
+		return nil
+	}
+	answer, err := c.requestTopics(resp, []string{topic}, true)
+	if err != nil {
+		return &uncreated{topic, err}
+	}
+	if e := answer.TopicErrors[topic]; e != nil && e.Err != sarama.ErrNoError && e.Err != sarama.ErrTopicAlreadyExists {
+		return &uncreated{topic, e}
+	}
+	return nil
+}
+
 func (c *checker) topic(tm *sarama.TopicMetadata, resp *sarama.MetadataResponse) {
 	name := "kafka topic " + tm.Name
 	switch {
 	case errors.Is(tm.Err, sarama.ErrUnknownTopicOrPartition):
+		if err := c.uncreatable(tm.Name, resp); err != nil {
+			c.add(name, fault.Fail, err.hint(), "%v", err)
+			return
+		}
 		if c.k.cfg.CreateTopics.Partitions > 0 || c.autoCreate == "true" {
 			c.add(name, fault.OK, "", "does not exist yet; %s", c.creation())
 			return

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -60,6 +61,13 @@ func TestCheck(t *testing.T) {
 	creating := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: CreateTopics{Partitions: 9}})
 	if f := find(creating.Check(t.Context(), []string{"nowhere"}), "kafka topic nowhere"); f.Status != fault.OK || !strings.Contains(f.Detail, "9 partitions") {
 		t.Errorf("got %+v", f)
+	}
+	failing := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: CreateTopics{Partitions: 9, ReplicationFactor: 7}})
+	if f := find(failing.Check(t.Context(), []string{"nowhere"}), "kafka topic nowhere"); f.Status != fault.Fail || !strings.Contains(f.Hint, "kafka.create_topics.replication_factor") {
+		t.Errorf("got %+v", f)
+	}
+	if meta, err := admin(t, cluster.ListenAddrs()).DescribeTopics([]string{"nowhere"}); err != nil || meta[0].Err != sarama.ErrUnknownTopicOrPartition {
+		t.Errorf("a check has created the topic: %+v, %v", meta, err)
 	}
 	dead := newSink(t, quick(), KafkaConfig{Brokers: []string{"127.0.0.1:1"}})
 	if f := find(dead.Check(t.Context(), []string{"orders"}), "kafka brokers"); f.Status != fault.Fail || f.Hint == "" {

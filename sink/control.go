@@ -280,52 +280,55 @@ func (k *Kafka) addresses(last string) []string {
 	})
 }
 
-// create makes topics that do not exist, through the controller. What it says
-// about one of them is noted; the error is of the question as a whole.
+// create makes topics that do not exist. What the controller says about one of
+// them is noted; the error is of the question as a whole.
 func (c *controller) create(resp *sarama.MetadataResponse, missing []string) error {
 	k := c.k
-	replicas := k.cfg.CreateTopics.ReplicationFactor
-	if replicas == 0 {
-		replicas = -1 // the broker's default, KIP-464
-	}
-	req := &sarama.CreateTopicsRequest{Version: 5, Timeout: k.tune.produceTimeout, TopicDetails: make(map[string]*sarama.TopicDetail)}
-	for _, name := range missing {
-		req.TopicDetails[name] = &sarama.TopicDetail{NumPartitions: k.cfg.CreateTopics.Partitions, ReplicationFactor: replicas}
-	}
-	i := slices.IndexFunc(resp.Brokers, func(b *sarama.Broker) bool { return b.ID() == resp.ControllerID })
-	if i < 0 {
-		return errors.New("create topics: no controller is known")
-	}
-	conn, err := k.open(resp.Brokers[i].Addr())
+	answer, err := c.requestTopics(resp, missing, false)
 	if err != nil {
-		return fmt.Errorf("create topics: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	answer, err := conn.CreateTopics(req)
-	if err != nil {
-		return fmt.Errorf("create topics: %w", err)
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, name := range missing {
+		t := k.topics[name]
+		t.creation = nil
 		switch e := answer.TopicErrors[name]; {
 		case e == nil, e.Err == sarama.ErrTopicAlreadyExists:
 		case e.Err == sarama.ErrNoError:
 			k.log.Info("outbox.topic_created", "topic", name, "partitions", k.cfg.CreateTopics.Partitions)
 		default:
-			k.trouble("outbox.topic_unavailable", fmt.Errorf("create topic %s: %w", name, e), creationHint(e.Err, name))
+			t.creation = e
 		}
 	}
 	return nil
 }
 
-// creationHint says what to do about a topic that could not be created.
-func creationHint(code sarama.KError, topic string) string {
-	switch code {
-	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
-		return fmt.Sprintf("grant the relay's user CREATE on topic %s, or create it by other means", topic)
-	case sarama.ErrInvalidReplicationFactor, sarama.ErrInvalidPartitions, sarama.ErrInvalidConfig, sarama.ErrPolicyViolation:
-		return "mind kafka.create_topics.partitions and kafka.create_topics.replication_factor, the number of brokers, and the cluster's policies"
+// requestTopics asks the controller to create topics, or only whether it would.
+func (c *controller) requestTopics(resp *sarama.MetadataResponse, names []string, validateOnly bool) (*sarama.CreateTopicsResponse, error) {
+	k := c.k
+	replicas := k.cfg.CreateTopics.ReplicationFactor
+	if replicas == 0 {
+		replicas = -1 // the broker's default, KIP-464
 	}
-	return ""
+	req := &sarama.CreateTopicsRequest{
+		Version: 5, Timeout: k.tune.produceTimeout, ValidateOnly: validateOnly, TopicDetails: make(map[string]*sarama.TopicDetail),
+	}
+	for _, name := range names {
+		req.TopicDetails[name] = &sarama.TopicDetail{NumPartitions: k.cfg.CreateTopics.Partitions, ReplicationFactor: replicas}
+	}
+	i := slices.IndexFunc(resp.Brokers, func(b *sarama.Broker) bool { return b.ID() == resp.ControllerID })
+	if i < 0 {
+		return nil, errors.New("create topics: no controller is known")
+	}
+	conn, err := k.open(resp.Brokers[i].Addr())
+	if err != nil {
+		return nil, fmt.Errorf("create topics: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	answer, err := conn.CreateTopics(req)
+	if err != nil {
+		return nil, fmt.Errorf("create topics: %w", err)
+	}
+	return answer, nil
 }

@@ -179,7 +179,7 @@ func quick() tuning {
 	t.minBackoff, t.maxBackoff, t.maxAskBackoff = 2*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
 	t.shortBackoff, t.checkPatience = 2*time.Millisecond, 200*time.Millisecond
 	t.dialTimeout, t.readTimeout, t.produceTimeout = 2*time.Second, 2*time.Second, time.Second
-	t.logEvery = 0
+	t.logEvery, t.topicPatience = 0, 0
 	return t
 }
 

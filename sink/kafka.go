@@ -66,6 +66,7 @@ type tuning struct {
 	refresh        time.Duration // ask for all topics' metadata this often
 	staleConn      time.Duration // a connection that idled longer may have been closed by the broker
 	logEvery       time.Duration // of one kind of trouble
+	topicPatience  time.Duration // how long a topic may be in trouble before that is told
 	unknownTopic   time.Duration // how long a topic may be missing until its events cannot be published
 }
 
@@ -85,6 +86,7 @@ var defaultTuning = tuning{
 	refresh:        5 * time.Minute,
 	staleConn:      30 * time.Second,
 	logEvery:       5 * time.Second,
+	topicPatience:  2 * time.Second,
 	unknownTopic:   30 * time.Second,
 }
 
@@ -104,7 +106,7 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 		cfg: cfg, tune: tune, log: cfg.Log, builder: builder,
 		quit: make(chan struct{}), wake: make(chan struct{}, 1), idle: make(chan struct{}),
 		topics: make(map[string]*topic), senders: make(map[int32]*sender), brokers: make(map[int32]string),
-		link:     link{changed: make(chan struct{})},
+		link:     link{changed: make(chan struct{}), said: make(map[string]said)},
 		counters: counters{retries: make(map[string]uint64), failures: make(map[string]uint64), dead: make(map[string]uint64)},
 		latency:  newLatencies(),
 	}

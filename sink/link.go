@@ -18,15 +18,20 @@ import (
 
 // link is how the cluster has answered lately. Kafka.mu guards it.
 type link struct {
-	once    bool          // it has answered
-	lost    bool          // the last question to the cluster as a whole got no answer
-	err     error         // the last trouble
-	errAt   time.Time     // when
-	refusal error         // why it will not have us, while it never has
-	changed chan struct{} // closed at each news for Connect
-	logged  time.Time
-	silent  int // lines that were not logged since
-	closed  int // rounds in a row that ended in a greeting and a closed connection
+	once    bool            // it has answered
+	lost    bool            // the last question to the cluster as a whole got no answer
+	err     error           // the last trouble
+	errAt   time.Time       // when
+	refusal error           // why it will not have us, while it never has
+	changed chan struct{}   // closed at each news for Connect
+	said    map[string]said // by event
+	closed  int             // rounds in a row that ended in a greeting and a closed connection
+}
+
+// said is what was logged of one kind of trouble.
+type said struct {
+	at     time.Time
+	silent int // lines that were not logged since
 }
 
 // Connect waits until the cluster has answered, and retries for as long as ctx
@@ -110,23 +115,25 @@ func (k *Kafka) unreachable(err error) {
 const checkBrokers = "check kafka.brokers, and that a broker runs and can be reached from here"
 
 // trouble notes what went wrong, and logs it unless it has just logged
-// something. An empty hint means that waiting helps.
+// something of that kind. An empty hint means that waiting helps.
 func (k *Kafka) trouble(event string, err error, hint string) {
 	now := time.Now()
 	k.link.err, k.link.errAt = err, now
-	if now.Sub(k.link.logged) < k.tune.logEvery {
-		k.link.silent++
+	last := k.link.said[event]
+	if now.Sub(last.at) < k.tune.logEvery {
+		last.silent++
+		k.link.said[event] = last
 		return
 	}
 	args := []any{"error", err}
-	if k.link.silent > 0 {
-		args = append(args, "unlogged", k.link.silent)
+	if last.silent > 0 {
+		args = append(args, "unlogged", last.silent)
 	}
 	if hint != "" {
 		args = append(args, "hint", hint)
 	}
 	k.log.Warn(event, args...)
-	k.link.logged, k.link.silent = now, 0
+	k.link.said[event] = said{at: now}
 }
 
 // quietTries is how many tries may fail without an operator's doing anything.

@@ -32,14 +32,14 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 				missing = append(missing, t.name)
 			}
 			t.answered = asked[t.name]
-			k.refuseTopic(t, tm.Err, &out)
+			k.refuseTopic(t, k.whyMissing(t, tm.Err), &out)
 			continue
 		default:
 			if tm.Err == sarama.ErrUnknownTopicOrPartition {
 				missing = append(missing, t.name)
 			}
 			t.unready, more = true, true
-			k.topicTrouble(fmt.Errorf("topic %s: %w", t.name, tm.Err), t.name)
+			k.topicTrouble(t, fmt.Errorf("topic %s: %w", t.name, tm.Err))
 			continue
 		}
 		if !k.applyTopic(t, tm, asked[t.name], &out) {
@@ -50,11 +50,6 @@ func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (m
 	k.mu.Unlock()
 	k.deliver(&out, time.Now())
 	return missing, more
-}
-
-// topicTrouble notes what keeps a topic's events waiting.
-func (k *Kafka) topicTrouble(err error, topic string) {
-	k.trouble("outbox.topic_unavailable", err, waitingHint(err, topic))
 }
 
 // isMissing tells whether the topic has been missing for too long, now that an
@@ -104,9 +99,12 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out
 		k.decide(p, out)
 		if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for
 			t.unready = true
-			k.topicTrouble(fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, sarama.ErrLeaderNotAvailable), t.name)
+			k.topicTrouble(t, fmt.Errorf("topic %s, partition %d: %w", t.name, p.id, sarama.ErrLeaderNotAvailable))
 		}
 		k.schedule(p)
+	}
+	if !t.unready {
+		t.troubled, t.creation = time.Time{}, nil
 	}
 	return !t.unready
 }

@@ -173,6 +173,9 @@ func errorName(err error) string {
 
 // hintOf says what an operator can do about a record that was refused.
 func hintOf(cause error, topic string, bytes int) string {
+	if e, ok := errors.AsType[uncreated](cause); ok {
+		return e.hint() + ", then start again"
+	}
 	code, ok := errors.AsType[sarama.KError](cause)
 	switch {
 	case errors.Is(cause, errTooLarge):

@@ -32,6 +32,10 @@ type topic struct {
 	// missing is since when every answer has been that there is no such topic, in
 	// ns since 1970; 0: the last one was not.
 	missing int64
+	// troubled is since when something has kept it from being ready; creation is
+	// why it could not be created when that was last tried, or nil.
+	troubled time.Time
+	creation error
 
 	published, bytes uint64 // acknowledged events, and their keys, values and headers
 }

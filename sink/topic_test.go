@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
 func admin(tb testing.TB, addrs []string) sarama.ClusterAdmin {
@@ -69,7 +71,9 @@ func TestTopicIsCreated(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			cluster := fake(t, append(tc.opts, kfake.NumBrokers(2))...)
-			k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create})
+			tune := quick()
+			tune.topicPatience = defaultTuning.topicPatience
+			k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create})
 			l := newLedger()
 			for i := range 100 {
 				k.Publish(event(i, "orders", fmt.Appendf(nil, "key-%d", i), []byte("1")), l.ack(i))
@@ -79,7 +83,26 @@ func TestTopicIsCreated(t *testing.T) {
 			if err != nil || len(meta[0].Partitions) != tc.want {
 				t.Errorf("got %d partitions (%v), want %d", len(meta[0].Partitions), err, tc.want)
 			}
+			if trouble := k.Stats().LastError; trouble != "" { // that a topic is new is none
+				t.Errorf("the last error is %q", trouble)
+			}
 		})
+	}
+}
+
+// An event whose topic cannot be created is told with what is in the way.
+func TestTopicThatCannotBeCreated(t *testing.T) {
+	t.Parallel()
+	tune := quick()
+	tune.unknownTopic = 100 * time.Millisecond
+	k := newSink(t, tune, KafkaConfig{Brokers: fake(t).ListenAddrs(), CreateTopics: CreateTopics{Partitions: 1, ReplicationFactor: 9}})
+	l := newLedger()
+	k.Publish(event(0, "later", []byte("key"), []byte("1")), l.ack(0))
+	eventually(t, "the verdict", func() bool { _, failed := l.counts(); return failed == 1 })
+	err := l.failure(0)
+	if fault.KindOf(err) != fault.Poison || !strings.Contains(err.Error(), "create topic later: ") ||
+		!strings.Contains(fault.HintOf(err), "kafka.create_topics.replication_factor") || strings.Contains(fault.HintOf(err), "or set") {
+		t.Errorf("got %v, hint %s", err, fault.HintOf(err))
 	}
 }
 
@@ -288,7 +311,9 @@ func TestTopicTroubleHasAHint(t *testing.T) {
 			if tc.fault != nil {
 				cluster.Fault(*tc.fault)
 			}
-			k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			tune := quick()
+			tune.logEvery = defaultTuning.logEvery // what is in the way of creation does not hide behind what follows from it
+			k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			l := newLedger()
 			k.Publish(event(0, "later", []byte("key"), []byte("1")), l.ack(0))
 			eventually(t, "the hint "+tc.want, func() bool { return strings.Contains(log.String(), tc.want) })
