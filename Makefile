@@ -24,8 +24,7 @@ SOAK      ?= 10m
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Show the relay at work with throw-away servers; EVENTS=n stops after n events
-	@$(GO) build -o bin/outbox-cdc ./cmd/outbox-cdc
+demo: build ## Show the relay at work with throw-away servers; EVENTS=n stops after n events
 	@exec bin/outbox-cdc demo $(if $(EVENTS),--events $(EVENTS))
 
 build: ## Build the static binary bin/outbox-cdc

@@ -57,6 +57,9 @@ func TestLongFaultBrokerFrozen(t *testing.T) {
 	t.Logf("broker frozen for %v: window full at %d events and %.1f MiB; walsender %d before, %d after; events again %v after; %d records, %d repeats; at most %.1f MiB resident",
 		frozen, full.Relay.InFlightEvents, float64(full.Relay.InFlightBytes)/mib, walsender, still, resumed.Round(time.Millisecond),
 		len(records), rig.Repeats(t, records), float64(most)/mib)
+	if repeats := rig.Repeats(t, records); repeats != 0 {
+		t.Errorf("%d repeats, though the producer is idempotent", repeats)
+	}
 	// The window's 16 MiB, once as messages and once as they are sent, under a collector that is told a limit.
 	if most > 96*mib {
 		t.Errorf("%d MiB resident", most/mib)

@@ -28,6 +28,9 @@ func TestLongFaultSlowLink(t *testing.T) {
 	if now := statusOf(t, r); now.Relay.Reconnects != 0 {
 		t.Errorf("%d reconnects over a link that lives", now.Relay.Reconnects)
 	}
+	if repeats := rig.Repeats(t, s.finish(r)); repeats != 0 {
+		t.Errorf("%d repeats", repeats)
+	}
 }
 
 // A connection that died without a word is noticed by the replies that do not

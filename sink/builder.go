@@ -112,6 +112,9 @@ func NewBuilder(cfg RecordConfig) (*Builder, error) {
 		if column == "" || name == "" || strings.Contains(name, ":") || !utf8.ValidString(name) {
 			return nil, usage(fmt.Errorf("headers.extra: %q is not column or column:header", e), "")
 		}
+		if b.isOurs(name) {
+			return nil, usage(fmt.Errorf("headers.extra: header %q of %q is set by the relay", name, e), "give it another name: column:header")
+		}
 		b.extra = append(b.extra, extraHeader{column, name})
 		b.require(column, "headers.extra")
 	}
@@ -125,6 +128,16 @@ func NewBuilder(cfg RecordConfig) (*Builder, error) {
 		}
 	}
 	return b, nil
+}
+
+// isOurs tells whether each record has a header of the name from the relay, so
+// that no column's would ever be seen.
+func (b *Builder) isOurs(name string) bool {
+	always := []string{headerPlainID, headerPlainType}
+	if b.binary {
+		always = []string{headerContentType, headerSpecVersion, headerID, headerType, headerSource}
+	}
+	return strings.HasPrefix(name, reservedHeaderPrefix) || slices.Contains(always, name)
 }
 
 // setFormat takes the format and what belongs to it.

@@ -96,6 +96,9 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 	if c.CreateTopics.Partitions == 0 && c.CreateTopics.ReplicationFactor > 0 {
 		return c, usage(errors.New("kafka.create_topics.replication_factor is set without partitions"), "set kafka.create_topics.partitions as well")
 	}
+	if d := c.DeadLetters; d.Topic == "" && (d.All || len(d.Only) > 0) {
+		return c, usage(errors.New("dead_letter_topic is empty"), "name the topic for events that cannot be published, such as outbox.dead-letter")
+	}
 	if !c.TLS.Enabled && c.TLS != (TLSConfig{}) {
 		return c, usage(errors.New("TLS has settings, but is not enabled"), "set kafka.tls.enabled")
 	}

@@ -238,6 +238,8 @@ func TestKafkaConfigRefuses(t *testing.T) {
 		{"no mechanism", KafkaConfig{Brokers: ok, SASL: SASLConfig{User: "x"}}, "no mechanism"},
 		{"negative partitions", KafkaConfig{Brokers: ok, CreateTopics: CreateTopics{Partitions: -1}}, "negative"},
 		{"replicas without partitions", KafkaConfig{Brokers: ok, CreateTopics: CreateTopics{ReplicationFactor: 3}}, "without partitions"},
+		{"dead letters to nowhere", KafkaConfig{Brokers: ok, DeadLetters: DeadLetters{All: true}}, "dead_letter_topic is empty"},
+		{"a dead letter to nowhere", KafkaConfig{Brokers: ok, DeadLetters: DeadLetters{Only: []string{"x"}}}, "dead_letter_topic is empty"},
 	} {
 		_, err := NewKafka(tc.cfg, builder(t))
 		if err == nil || fault.KindOf(err) != fault.Usage || !strings.Contains(err.Error(), tc.want) {

@@ -404,7 +404,8 @@ func TestMissingColumnIsNoDeadLetter(t *testing.T) {
 	without.Columns = without.Columns[:4]
 	ev.Row = decoder.Row{Relation: &without, Values: ev.Row.Values[:4]}
 	k.Publish(ev, l.ack(0))
-	if err := l.failure(0); fault.KindOf(err) != fault.Poison || strings.Contains(fault.HintOf(err), "dead-letter") {
+	if err := l.failure(0); fault.KindOf(err) != fault.Poison || strings.Contains(fault.HintOf(err), "dead-letter") ||
+		!strings.Contains(fault.HintOf(err), "start with table.columns.payload naming a column") || !strings.Contains(fault.HintOf(err), "recover --replace-slot") {
 		t.Errorf("got %v (hint %q)", err, fault.HintOf(err))
 	}
 }

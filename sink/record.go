@@ -171,10 +171,10 @@ func (b *Builder) bytea(text []byte) ([]byte, error) {
 func (b *Builder) setHeaders(ev *decoder.Event) error {
 	id, typ := b.value(ev, roleID), b.value(ev, roleType)
 	switch {
-	case id == nil:
-		return fmt.Errorf("column %q, the event's id, is NULL", b.columns[roleID])
-	case typ == nil:
-		return fmt.Errorf("column %q, the event's type, is NULL", b.columns[roleType])
+	case len(id) == 0: // all of them would be repeats of one event to their consumers
+		return fmt.Errorf("column %q, the event's id, is NULL or empty", b.columns[roleID])
+	case len(typ) == 0:
+		return fmt.Errorf("column %q, the event's type, is NULL or empty", b.columns[roleType])
 	}
 	if b.binary {
 		b.cloudEvent(ev, id, typ)
@@ -308,7 +308,9 @@ func appendHex(dst []byte, n uint32) []byte {
 func (b *Builder) poison(ev *decoder.Event, cause error) error {
 	hint := "mend what writes the row; the relay goes no further until this event is out of its way"
 	if missing, ok := errors.AsType[*columnError](cause); ok {
-		hint = fmt.Sprintf("add the column to the table and the publication, or change %s, which names it", b.AskedBy(missing.column))
+		hint = fmt.Sprintf("add the column to the table and the publication, or change %s, which names it. "+
+			"Rows that were written while it was missing stay so in the WAL: to get past them, start with %[1]s naming a column that they and the table have; "+
+			"or give up what the slot has not sent: `outbox-cdc recover --replace-slot` sends what the table holds", b.AskedBy(missing.column))
 	}
 	if i := ev.Row.Relation.Index(b.columns[roleID]); b.rec.id == nil && i >= 0 && i < len(ev.Row.Values) {
 		b.rec.id = ev.Row.Values[i]

@@ -119,6 +119,9 @@ func TestNewBuilderRefuses(t *testing.T) {
 		{"attributes in plain", func(c *RecordConfig) { c.Format, c.Attributes = "plain", map[string]string{"kong": "x"} }, "no place"},
 		{"an extra header", func(c *RecordConfig) { c.ExtraHeaders = []string{"a:b:c"} }, "not column or column:header"},
 		{"an empty extra header", func(c *RecordConfig) { c.ExtraHeaders = []string{"a:"} }, "not column or column:header"},
+		{"an extra header that is reserved", func(c *RecordConfig) { c.ExtraHeaders = []string{"a:outbox-a"} }, "set by the relay"},
+		{"an extra header of ours", func(c *RecordConfig) { c.ExtraHeaders = []string{"ce_id"} }, "set by the relay"},
+		{"an extra header of ours in plain", func(c *RecordConfig) { c.Format, c.ExtraHeaders = "plain", []string{"a:type"} }, "set by the relay"},
 	} {
 		cfg := RecordConfig{Columns: DefaultColumns(), Source: "//test"}
 		tc.cfg(&cfg)
@@ -174,6 +177,21 @@ func TestCommitTimes(t *testing.T) {
 		for _, h := range rec.headers {
 			if h.name == headerTime && string(h.value) != want {
 				t.Errorf("event %d: got %s, want %s", i, h.value, want)
+			}
+		}
+	}
+}
+
+// An event without an id would be taken for a repeat of each other one.
+func TestEmptyIDAndTypeArePoison(t *testing.T) {
+	t.Parallel()
+	for _, column := range []string{DefaultColumns().ID, DefaultColumns().Type} {
+		for name, value := range map[string][]byte{"NULL": nil, "empty": {}} {
+			ev := event(0, "orders", []byte("key"), []byte("1"))
+			ev.Row.Values = slices.Clone(ev.Row.Values)
+			ev.Row.Values[ev.Row.Relation.Index(column)] = value
+			if _, err := builder(t).build(ev); fault.KindOf(err) != fault.Poison || !strings.Contains(err.Error(), "NULL or empty") {
+				t.Errorf("%s is %s: got %v", column, name, err)
 			}
 		}
 	}

@@ -136,8 +136,14 @@ func TestPartitionsAreAdded(t *testing.T) {
 	l.awaitDone(t, 200)
 	publish(200, 300)
 	l.awaitDone(t, 300)
+	total := 0
 	for p, records := range consume(t, cluster.ListenAddrs(), "orders") {
-		for i, n := range ids(t, records) {
+		total += len(records)
+		got := ids(t, records)
+		if !slices.IsSorted(got) {
+			t.Errorf("partition %d has %v", p, got)
+		}
+		for i, n := range got {
 			count := 8
 			if n < 100 {
 				count = 2
@@ -146,6 +152,9 @@ func TestPartitionsAreAdded(t *testing.T) {
 				t.Errorf("event %d is in partition %d, want %d", n, p, want)
 			}
 		}
+	}
+	if total != 300 {
+		t.Errorf("%d records of 300 events", total)
 	}
 }
 

@@ -40,7 +40,7 @@ type configFlags struct {
 
 // deadLetterFlag is of the commands that publish.
 type deadLetterFlag struct {
-	DeadLetterID []string `name:"dead-letter-id" placeholder:"ID,..." help:"Send these events to the dead-letter topic if they cannot be published, and no others: by id, or position as in the header outbox-lsn. For one start, after exit code 3."`
+	DeadLetterID []string `name:"dead-letter-id" placeholder:"ID" help:"Send these events to the dead-letter topic if they cannot be published, and no others: by id, or position as in the header outbox-lsn. For one start, after exit code 3."`
 }
 
 // configHelp closes the help of commands with configFlags.

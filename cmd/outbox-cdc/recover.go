@@ -117,7 +117,7 @@ func connectKafka(ctx context.Context, l *loaded, kafka *sink.Kafka) error {
 func unfinished(err error, n int64) error {
 	hint := "start `outbox-cdc recover` again: it begins anew, and no relay streams before it has ended"
 	if h := fault.HintOf(err); h != "" {
-		hint = h + "; then " + hint
+		hint = h + ". This is of `outbox-cdc recover`, to be started again: it begins anew, and no relay streams before it has ended"
 	}
 	return fault.New(fault.KindOf(err), "recover", fmt.Errorf("stopped after %d rows: %w", n, err), hint)
 }
