@@ -139,7 +139,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 	case err == nil && cat.slot == nil:
 		cat.others, err = readOtherSlots(ctx, conn, c.Slot)
 	case err == nil:
-		err = cat.readYoung(ctx, conn, c)
+		cat.young, err = readYoung(ctx, conn, c, cat)
 	}
 	return cat, err
 }

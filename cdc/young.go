@@ -29,18 +29,17 @@ const skipsPublications = 18
 // position. With a mark we would know: what was dropped and made again has none.
 // Another slot that is further behind makes this one look older than it is:
 // then what was made by hand in the right order has to be accepted once.
-func (cat *catalog) readYoung(ctx context.Context, conn *pgx.Conn, c Config) error {
+func readYoung(ctx context.Context, conn *pgx.Conn, c Config, cat catalog) (bool, error) {
 	p, s := cat.publication, cat.slot
 	if p == nil || s == nil || s.Type != "logical" || !p.Covers || p.Comment != "" || cat.server.major() < skipsPublications {
-		return nil
+		return false, nil
 	}
 	var young *bool
 	err := queryRow(ctx, conn, []any{&young}, publishedSQL(conn)+youngSQL, c.Publication, c.Table.Schema, c.Table.Name, c.Slot)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) { // dropped just now
-		return postgresError("compare publication and slot", err)
+		return false, postgresError("compare publication and slot", err)
 	}
-	cat.young = young != nil && *young
-	return nil
+	return young != nil && *young, nil
 }
 
 func youngPublication(c Config) error {

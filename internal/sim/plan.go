@@ -111,9 +111,9 @@ func newPlan(seed uint64) *plan {
 		messages: rng.IntN(2) == 0, events: pick(rng, 1, 5, 30, 30, 50_000), bytes: pick(rng, 2000, 20_000, 16<<20),
 		drain:       pick(rng, 20*time.Millisecond, 500*time.Millisecond),
 		compression: pick(rng, "none", "none", "none", "lz4"), allDead: rng.IntN(2) == 0,
-		late: pick[time.Duration](rng, 1, 4, 12) * time.Millisecond, cuts: pick(rng, 0, 0, 2, 6), held: pick(rng, 0, 0, 10, 60),
+		late: pick(rng, time.Millisecond, 4*time.Millisecond, 12*time.Millisecond), cuts: pick(rng, 0, 0, 2, 6), held: pick(rng, 0, 0, 10, 60),
 		sessionEnds: rng.IntN(5), often: pick(rng, 20, 80, 300), refusals: pick(rng, 0, 1, 3), questions: rng.IntN(3) == 0,
-		freeze: pick[time.Duration](rng, 50, 300, 700) * time.Millisecond,
+		freeze: pick(rng, 50*time.Millisecond, 300*time.Millisecond, 700*time.Millisecond),
 	}
 	p.wal = walsim.Generate(walsim.Plan{
 		Seed: seed, Transactions: 6 + rng.IntN(30), MaxRows: pick(rng, 1, 4, 10), Keys: pick(rng, 1, 3, 8), MaxPayload: pick(rng, 20, 300, 1500),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -126,9 +127,9 @@ func (r *run) createTopics(ctx context.Context) error {
 		req.Topics = append(req.Topics, t)
 	}
 	for _, name := range topics {
-		add(name, fmt.Sprint(topicLimit))
+		add(name, strconv.Itoa(topicLimit))
 	}
-	add(deadTopic, fmt.Sprint(deadLimit))
+	add(deadTopic, strconv.Itoa(deadLimit))
 	resp, err := req.RequestWith(ctx, client)
 	if err != nil {
 		return fmt.Errorf("create topics: %w", err)

@@ -52,9 +52,9 @@ func TestOracle(t *testing.T) {
 		"hurry":                  {func(o *Oracle) { heard(o, 1e9, 300, 100); heard(o, 1.05e9, 300, 100); heard(o, 2e9, 300, 100) }, "apart"},
 		"the last one may hurry": {func(o *Oracle) { heard(o, 1e9, 300, 100); heard(o, 1.05e9, 300, 100) }, ""},
 		"a clock that was set": {func(o *Oracle) {
-			for _, at := range []time.Duration{1, 2, 3} {
+			for _, at := range []time.Duration{time.Second, 2 * time.Second, 3 * time.Second} {
 				o.Observe(Step{Kind: Heard, Session: 1, Update: &Update{Write: 300, Flush: 100, Apply: 100,
-					At: opened.Add(at * time.Second), Clock: opened.Add(10*time.Second - at*time.Second/20)}})
+					At: opened.Add(at), Clock: opened.Add(10*time.Second - at/20)}})
 			}
 		}, ""},
 		"another session's": {func(o *Oracle) { o.Observe(Step{Kind: Heard, Session: 2, Update: &Update{}}) }, "outside"},
