@@ -291,14 +291,13 @@ func (c *controller) create(resp *sarama.MetadataResponse, missing []string) err
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, name := range missing {
-		t := k.topics[name]
-		t.creation = nil
+		delete(k.uncreated, name)
 		switch e := answer.TopicErrors[name]; {
 		case e == nil, e.Err == sarama.ErrTopicAlreadyExists:
 		case e.Err == sarama.ErrNoError:
 			k.log.Info("outbox.topic_created", "topic", name, "partitions", k.cfg.CreateTopics.Partitions)
 		default:
-			t.creation = e
+			k.uncreated[name] = e
 		}
 	}
 	return nil

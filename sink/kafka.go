@@ -29,13 +29,15 @@ type Kafka struct {
 	wake    chan struct{} // the control goroutine has something to do
 	running sync.WaitGroup
 
-	mu       sync.Mutex // guards all below, and topics, partitions and batches
-	topics   map[string]*topic
-	order    []*topic // as they came
-	senders  map[int32]*sender
-	brokers  map[int32]string // addresses, as the last metadata named them
-	producer producer
-	armed    bool // producer is valid
+	mu      sync.Mutex // guards all below, and topics, partitions and batches
+	topics  map[string]*topic
+	order   []*topic // as they came
+	senders map[int32]*sender
+	brokers map[int32]string // addresses, as the last metadata named them
+	// uncreated are topics that were to be created, and why they were not when that was last tried.
+	uncreated map[string]error
+	producer  producer
+	armed     bool // producer is valid
 	// down is why nothing is taken any more until Reset: an event that no
 	// record could be made of, or a producer that the brokers refuse.
 	down     error
@@ -105,7 +107,7 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 	k := &Kafka{
 		cfg: cfg, tune: tune, log: cfg.Log, builder: builder,
 		quit: make(chan struct{}), wake: make(chan struct{}, 1), idle: make(chan struct{}),
-		topics: make(map[string]*topic), senders: make(map[int32]*sender), brokers: make(map[int32]string),
+		topics: make(map[string]*topic), senders: make(map[int32]*sender), brokers: make(map[int32]string), uncreated: make(map[string]error),
 		link:     link{changed: make(chan struct{}), said: make(map[string]said)},
 		counters: counters{retries: make(map[string]uint64), failures: make(map[string]uint64), dead: make(map[string]uint64)},
 		latency:  newLatencies(),

@@ -104,7 +104,8 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out
 		k.schedule(p)
 	}
 	if !t.unready {
-		t.troubled, t.creation = time.Time{}, nil
+		t.troubled = 0
+		delete(k.uncreated, t.name)
 	}
 	return !t.unready
 }

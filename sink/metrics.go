@@ -1,7 +1,6 @@
 package sink
 
 import (
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,69 +12,42 @@ var latencyBounds = []float64{
 	0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900,
 }
 
-// histogram counts into latencyBounds. (The library's own takes a lock-free
-// detour for each observation; these come a batch at a time.)
-type histogram struct {
-	counts []uint64 // of each bucket alone; the last is beyond all bounds
-	sum    float64
-	n      uint64
-}
-
-func (h *histogram) observe(ns int64) {
-	s := max(0, float64(ns)/1e9)
-	i := 0
-	for i < len(latencyBounds) && s > latencyBounds[i] {
-		i++
-	}
-	h.counts[i]++
-	h.sum += s
-	h.n++
-}
-
-// metric returns it in the library's form.
-func (h *histogram) metric(desc *prometheus.Desc) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(latencyBounds))
-	sum := uint64(0)
-	for i, bound := range latencyBounds {
-		sum += h.counts[i]
-		buckets[bound] = sum
-	}
-	return prometheus.MustNewConstHistogram(desc, h.n, h.sum, buckets)
-}
-
-// latencies are how long acknowledgements took.
+// latencies are how long acknowledgements took, in seconds.
 type latencies struct {
-	mu      sync.Mutex
-	commit  histogram // since the transaction committed, by the database's clock
-	publish histogram // since the event came to the sink
+	commit  prometheus.Histogram // since the transaction committed, by the database's clock
+	publish prometheus.Histogram // since the event came to the sink
 }
 
 func newLatencies() latencies {
-	n := len(latencyBounds) + 1
-	return latencies{commit: histogram{counts: make([]uint64, n)}, publish: histogram{counts: make([]uint64, n)}}
+	histogram := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: latencyBounds})
+	}
+	return latencies{
+		commit:  histogram("commit_to_ack_seconds", "Time from the transaction's commit to the broker's acknowledgement of its event."),
+		publish: histogram("publish_to_ack_seconds", "Time from an event's arrival at the sink to the broker's acknowledgement."),
+	}
 }
 
-func (l *latencies) observe(done *list, now int64) {
-	if done.n == 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// observe takes what was acknowledged at now, in ns since 1970.
+func (l latencies) observe(done *list, now int64) {
 	for m := done.head; m != nil; m = m.next {
-		l.publish.observe(now - m.published)
+		l.publish.Observe(seconds(now - m.published))
 		if m.committed != 0 {
-			l.commit.observe(now - m.committed)
+			l.commit.Observe(seconds(now - m.committed))
 		}
 	}
 }
 
+// seconds are not negative, though the clocks of two machines differ.
+func seconds(ns int64) float64 { return time.Duration(max(0, ns)).Seconds() }
+
+const prefix = "outbox_cdc_"
+
 func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("outbox_cdc_"+name, help, labels, nil)
+	return prometheus.NewDesc(prefix+name, help, labels, nil)
 }
 
 var (
-	descCommitToAck    = desc("commit_to_ack_seconds", "Time from the transaction's commit to the broker's acknowledgement of its event.")
-	descPublishToAck   = desc("publish_to_ack_seconds", "Time from an event's arrival at the sink to the broker's acknowledgement.")
 	descEvents         = desc("published_events_total", "Events that the brokers acknowledged.", "topic")
 	descBytes          = desc("published_bytes_total", "Keys, values and headers of acknowledged events.", "topic")
 	descRetries        = desc("produce_retries_total", "Batches that had to be sent again.", "error")
@@ -98,7 +70,7 @@ const (
 // Describe is part of prometheus.Collector.
 func (k *Kafka) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descCommitToAck, descPublishToAck, descEvents, descBytes, descRetries, descFailures, descDeadLetters,
+		k.latency.commit.Desc(), k.latency.publish.Desc(), descEvents, descBytes, descRetries, descFailures, descDeadLetters,
 		descRequests, descQueued, descInFlight, descOldest, descKafkaConnected,
 	} {
 		ch <- d
@@ -107,15 +79,9 @@ func (k *Kafka) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is part of prometheus.Collector.
 func (k *Kafka) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range append(k.latency.metrics(), k.metrics()...) {
+	for _, m := range append(k.metrics(), k.latency.commit, k.latency.publish) {
 		ch <- m
 	}
-}
-
-func (l *latencies) metrics() []prometheus.Metric {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return []prometheus.Metric{l.commit.metric(descCommitToAck), l.publish.metric(descPublishToAck)}
 }
 
 // metrics returns a consistent snapshot; the channel is fed without the lock.

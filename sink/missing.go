@@ -38,7 +38,7 @@ func (e uncreated) hint() string {
 // whyMissing adds, to a topic that does not exist, why it could not be created.
 func (k *Kafka) whyMissing(t *topic, err sarama.KError) error {
 	if err == sarama.ErrUnknownTopicOrPartition && k.cfg.CreateTopics.Partitions > 0 {
-		return uncreated{t.name, t.creation}
+		return uncreated{t.name, k.uncreated[t.name]}
 	}
 	return err
 }
@@ -46,17 +46,17 @@ func (k *Kafka) whyMissing(t *topic, err sarama.KError) error {
 // topicTrouble notes what keeps a topic's events waiting, unless it is what
 // happens to every new topic: it is created, and then its leaders begin.
 func (k *Kafka) topicTrouble(t *topic, err error) {
-	now := time.Now()
-	if t.troubled.IsZero() {
+	now := time.Now().UnixNano()
+	if t.troubled == 0 {
 		t.troubled = now
 	}
 	creating := k.cfg.CreateTopics.Partitions > 0 && errors.Is(err, sarama.ErrUnknownTopicOrPartition)
-	if now.Sub(t.troubled) < k.tune.topicPatience || creating && t.creation == nil {
+	if now-t.troubled < int64(k.tune.topicPatience) || creating && k.uncreated[t.name] == nil {
 		return
 	}
 	hint := waitingHint(err, t.name)
 	if creating {
-		e := uncreated{t.name, t.creation}
+		e := uncreated{t.name, k.uncreated[t.name]}
 		err, hint = e, e.hint()
 	}
 	k.trouble("outbox.topic_unavailable", err, hint)

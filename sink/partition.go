@@ -31,11 +31,8 @@ type topic struct {
 	stuck error
 	// missing is since when every answer has been that there is no such topic, in
 	// ns since 1970; 0: the last one was not.
-	missing int64
-	// troubled is since when something has kept it from being ready; creation is
-	// why it could not be created when that was last tried, or nil.
-	troubled time.Time
-	creation error
+	missing  int64
+	troubled int64 // since when something has kept it from being ready, likewise
 
 	published, bytes uint64 // acknowledged events, and their keys, values and headers
 }
