@@ -66,7 +66,7 @@ type tuning struct {
 	maxAskBackoff  time.Duration // between questions about topics
 	checkPatience  time.Duration // how long Check waits for what passes by itself
 	refresh        time.Duration // ask for all topics' metadata this often
-	staleConn      time.Duration // a connection that idled longer may have been closed by the broker
+	staleConn      time.Duration // a connection that idled longer is not trusted: brokers, and what is between, close such
 	logEvery       time.Duration // of one kind of trouble
 	topicPatience  time.Duration // how long a topic may be in trouble before that is told
 	unknownTopic   time.Duration // how long a topic may be missing until its events cannot be published
@@ -86,7 +86,7 @@ var defaultTuning = tuning{
 	maxAskBackoff:  time.Second,
 	checkPatience:  5 * time.Second,
 	refresh:        5 * time.Minute,
-	staleConn:      30 * time.Second,
+	staleConn:      3 * time.Minute,
 	logEvery:       5 * time.Second,
 	topicPatience:  2 * time.Second,
 	unknownTopic:   30 * time.Second,

@@ -182,16 +182,9 @@ func first(p *partition) int {
 // produce sends a request and waits for its answer. An error says nothing
 // about what became of the batches, unless it is errTooLarge.
 func (s *sender) produce(req *sarama.ProduceRequest) (*sarama.ProduceResponse, error) {
-	stale := s.conn != nil && time.Since(s.sent) > s.k.tune.staleConn
-	resp, err := s.attempt(req)
-	if err != nil && stale && !errors.Is(err, errTooLarge) && !isTimeout(err) {
-		// The broker closes connections that idle for long: that is no failure yet.
-		resp, err = s.attempt(req)
+	if s.conn != nil && time.Since(s.sent) > s.k.tune.staleConn {
+		s.disconnect()
 	}
-	return resp, err
-}
-
-func (s *sender) attempt(req *sarama.ProduceRequest) (*sarama.ProduceResponse, error) {
 	if err := s.connect(); err != nil {
 		return nil, err
 	}
