@@ -32,6 +32,24 @@ func TestSlotCreationWithoutSignOfLife(t *testing.T) {
 	}
 }
 
+// What is committed while the slot's creation waits is not streamed, and told.
+func TestFirstStartCountsWhatItWaitedFor(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	mustExec(t, t.Context(), conn, "BEGIN")
+	insertRows(t, conn, 1, 1)
+	c := configFor(name)
+	log := newLogBuffer()
+	c.Log = log.logger()
+	r := start(t, c, newMemory(false))
+	other := connect(t, name)
+	eventually(t, "the slot shows", func() bool { s, err := readSlot(t.Context(), other, name); return err == nil && s != nil })
+	insertRows(t, other, 2, 6)
+	mustExec(t, t.Context(), conn, "COMMIT")
+	r.await(t, Streaming)
+	log.await(t, "rows_not_sent=6")
+}
+
 // Slot creation names whom it waits for, and nobody else: what it asks the
 // operator to end may be somebody's work.
 func TestSlotCreationNamesBlockers(t *testing.T) {

@@ -56,6 +56,7 @@ type publication struct {
 type slot struct {
 	Type, Plugin, Database string
 	Active                 bool
+	TwoPhase               bool // prepared transactions are decoded when they are prepared
 	Creating               bool // not usable yet: its creation waits for older transactions
 	ActivePID              int
 	RestartLSN             pglogrepl.LSN
@@ -108,7 +109,7 @@ const slotSQL = `
 SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), active, coalesce(active_pid, 0),
        slot_type = 'logical' AND confirmed_flush_lsn IS NULL,
        coalesce(restart_lsn::text, '0/0'), coalesce(confirmed_flush_lsn::text, '0/0'),
-       coalesce(wal_status, ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', '')
+       coalesce(wal_status, ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', ''), two_phase
   FROM pg_replication_slots s
  WHERE slot_name = $1`
 
@@ -167,7 +168,7 @@ func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*slot, error) {
 	var s slot
 	var restart, confirmed string
 	err := queryRow(ctx, conn, []any{&s.Type, &s.Plugin, &s.Database, &s.Active, &s.ActivePID, &s.Creating,
-		&restart, &confirmed, &s.WALStatus, &s.Invalidation}, slotSQL, name)
+		&restart, &confirmed, &s.WALStatus, &s.Invalidation, &s.TwoPhase}, slotSQL, name)
 	if found, err := found(&s, err); found == nil {
 		if err != nil {
 			err = postgresError("look up slot", err)

@@ -29,5 +29,17 @@ func TestBytesThatAreNotUTF8(t *testing.T) {
 	}
 	mustExec(t, t.Context(), conn, "SET client_encoding = 'SQL_ASCII'")
 	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload) VALUES ('order', convert_from('\xff', 'SQL_ASCII'), 'x', '{}')`)
-	checkFault(t, r.wait(t), fault.Unexpected, "not UTF-8")
+	err := r.wait(t)
+	checkFault(t, err, fault.Poison, "in the transaction whose commit is at ")
+	checkFault(t, err, fault.Poison, "outbox-cdc recover --replace-slot")
+	c.Publication = "outbox_cdc"
+	replace := RecoverOptions{ReplaceSlot: true}
+	_, err = recovered(t, c, newMemory(false), replace)
+	checkFault(t, err, fault.Poison, "mend or delete the row")
+	mustExec(t, t.Context(), conn, "DELETE FROM outbox")
+	if _, err := recovered(t, c, newMemory(false), replace); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), conn, "SET client_encoding = 'UTF8'")
+	streamsOn(t, conn, c, 1)
 }

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -23,6 +24,7 @@ type line struct {
 
 	tx        *checkpoint.Tx    // open transaction, or nil
 	events    int               // of it
+	commit    pglogrepl.LSN     // where it commits
 	outbox    uint32            // the table's OID
 	relation  *decoder.Relation // last one looked at,
 	ours      bool              // and whether it is the outbox
@@ -65,9 +67,18 @@ func (l *line) step(stop <-chan struct{}, now time.Time) error {
 	case errors.Is(err, errServerDone):
 		return fault.New(fault.Unreachable, "stream", err, "")
 	case err != nil:
-		return err
+		return l.within(err)
 	}
 	return l.take(f)
+}
+
+// within says of a row's error in which transaction the row is.
+func (l *line) within(err error) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || f.Kind != fault.Poison || l.tx == nil {
+		return err
+	}
+	return fault.New(f.Kind, f.Op, fmt.Errorf("%w, in the transaction whose commit is at %s", f.Err, l.commit), f.Hint)
 }
 
 // trouble returns why the session has to end, as the sink or the watch see it.
@@ -94,7 +105,7 @@ func (l *line) take(f frame) error {
 	}
 	switch m := msg.(type) {
 	case *decoder.Begin:
-		l.tx, l.events = l.tracker.Begin(), 0
+		l.tx, l.events, l.commit = l.tracker.Begin(), 0, m.CommitLSN
 	case *decoder.Event:
 		l.publish(m)
 	case *decoder.Commit:

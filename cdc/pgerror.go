@@ -25,8 +25,6 @@ const (
 	codeDuplicateObject        = "42710"
 	codeUndefinedObject        = "42704"
 	codeUniqueViolation        = "23505"
-	codeNotInRepertoire        = "22021"
-	codeUntranslatable         = "22P05"
 	codeInternalError          = "XX000"
 	codeProtocolViolation      = "08P01"
 	codeTooManyConnections     = "53300"
@@ -37,6 +35,13 @@ const (
 	codeCrashShutdown          = "57P02"
 	codeCannotConnectNow       = "57P03"
 )
+
+// classData are errors that a row's content raises, such as bytes for which the
+// client's encoding has no character.
+const classData = "22"
+
+// past is how to get past such a row once it is mended: the WAL has it as it was.
+const past = ", then give up what the slot has not sent: stop every relay of this slot, and `outbox-cdc recover --replace-slot` sends what the table holds"
 
 // pgCode returns the SQLSTATE of err, or "" when it is not the server's.
 func pgCode(err error) string {
@@ -75,6 +80,9 @@ func postgresError(op string, err error) error {
 		return fault.New(fault.Unreachable, op, flat, "raise max_connections (max_wal_senders, if it is about walsenders or replication) and restart the server, or end connections that nobody uses")
 	case code == codeLimitExceeded:
 		return fault.New(fault.Unreachable, op, flat, freeSlotHint)
+	case strings.HasPrefix(code, classData):
+		return fault.New(fault.Poison, op, flat,
+			"a row has what the server cannot send as text in UTF-8, or on which the publication's row filter fails: mend or delete the row (or the filter)"+past)
 	case code != "":
 		if passing(code) {
 			return fault.New(fault.Unreachable, op, flat, "")
@@ -143,10 +151,22 @@ func tlsRefusal(err error) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "the server's certificate could not be verified: check its validity and sslrootcert in postgres.url"
 	}
-	if strings.Contains(err.Error(), "server refused TLS connection") {
+	if refusedTLS(err) {
 		return "the server does not offer TLS: enable ssl there, or choose another sslmode in postgres.url"
 	}
 	return ""
+}
+
+// refusedTLS tells whether that is all that is wrong: with sslmode=prefer it is
+// the first of two tries with each host.
+func refusedTLS(err error) bool {
+	const refused = "server refused TLS connection"
+	for line := range strings.Lines(err.Error()) {
+		if strings.HasPrefix(line, "\t") && !strings.Contains(line, refused) {
+			return false
+		}
+	}
+	return strings.Contains(err.Error(), refused)
 }
 
 // badURL says that the connection string cannot be used. The string itself is

@@ -18,7 +18,8 @@ import (
 
 // RecoverOptions say which rows Recover publishes, and in which order.
 type RecoverOptions struct {
-	// Since leaves out rows whose Timestamp column is older; zero: all rows.
+	// Since leaves out rows whose Timestamp column is older; zero: all rows. Those
+	// without a timestamp may be younger.
 	Since time.Time
 	// Timestamp and Order are columns, or empty. Rows come by Order, else by
 	// Timestamp, else as the table holds them. That is the order of the commits
@@ -218,8 +219,11 @@ func (v *recovery) choose() error {
 	case v.options.ReplaceSlot, p == nil, s.lost(), p != nil && replaces(p.Comment) == s.ConfirmedLSN && s.ConfirmedLSN != 0:
 		v.plan.Slot = planReplace
 	}
-	if err := v.cat.usableSlot(c); err != nil && !(s != nil && s.lost()) {
+	if err := v.cat.ownSlot(c); err != nil {
 		return err
+	}
+	if v.plan.Slot == planKeep {
+		return v.cat.usableSlot(c)
 	}
 	return nil
 }

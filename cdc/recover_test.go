@@ -334,25 +334,27 @@ func TestRecoverAndStandby(t *testing.T) {
 }
 
 // Rows are chosen by time, and ordered by a column or as the table holds them.
+// One without a time may be younger than any.
 func TestRecoverChoosesRows(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
 	c := withPublication(name)
-	mustExec(t, t.Context(), conn, "ALTER TABLE outbox ADD n int")
+	mustExec(t, t.Context(), conn, "ALTER TABLE outbox ADD n int, ALTER occurred_at DROP NOT NULL")
 	for i, day := range []string{"03", "01", "02"} {
 		mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload, occurred_at, n)
 			VALUES ('order', $1, 'x', '{}', $2, $3)`, day, "2026-01-"+day+"T12:00:00Z", -i)
 	}
+	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload, occurred_at, n) VALUES ('order', '??', 'x', '{}', NULL, 1)`)
 	second := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	for name, tc := range map[string]struct {
 		options RecoverOptions
 		want    []string
 	}{
-		"by time":   {byTime, []string{"01", "02", "03"}},
-		"by column": {RecoverOptions{Timestamp: "occurred_at", Order: "n"}, []string{"02", "01", "03"}},
-		"by place":  {RecoverOptions{}, []string{"03", "01", "02"}},
-		"since":     {RecoverOptions{Timestamp: "occurred_at", Since: second}, []string{"02", "03"}},
-		"after":     {RecoverOptions{Timestamp: "occurred_at", Since: second.Add(time.Microsecond)}, []string{"03"}},
+		"by time":   {byTime, []string{"01", "02", "03", "??"}},
+		"by column": {RecoverOptions{Timestamp: "occurred_at", Order: "n"}, []string{"02", "01", "03", "??"}},
+		"by place":  {RecoverOptions{}, []string{"03", "01", "02", "??"}},
+		"since":     {RecoverOptions{Timestamp: "occurred_at", Since: second}, []string{"02", "03", "??"}},
+		"after":     {RecoverOptions{Timestamp: "occurred_at", Since: second.Add(time.Microsecond)}, []string{"03", "??"}},
 	} {
 		sink := newMemory(false)
 		if n, err := recovered(t, c, sink, tc.options); err != nil || n != int64(len(tc.want)) || !slices.Equal(keysOf(sink.records()), tc.want) {

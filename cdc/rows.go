@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -42,7 +43,7 @@ func (v *recovery) selectFrom(what string) (sql string, args []any) {
 		sql += fmt.Sprintf(" AND (%s)", v.filter)
 	}
 	if !v.options.Since.IsZero() {
-		sql += fmt.Sprintf(" AND %s >= $1::timestamptz", ident(v.options.Timestamp))
+		sql += fmt.Sprintf(" AND (%[1]s >= $1::timestamptz OR %[1]s IS NULL)", ident(v.options.Timestamp))
 		args = append(args, v.options.Since.UTC().Format(time.RFC3339Nano))
 	}
 	return sql, args
@@ -56,6 +57,10 @@ func (v *recovery) unreadable(op string, err error) error {
 	if pgCode(err) == codeInsufficientPrivilege {
 		return fault.New(fault.Unexpected, op, oneLine{err},
 			fmt.Sprintf("recovery reads the table, which streaming does not: GRANT SELECT ON %s TO %s", v.config.Table.quoted(), ident(v.cat.server.Role)))
+	}
+	if strings.HasPrefix(pgCode(err), classData) {
+		return fault.New(fault.Poison, op, oneLine{err},
+			"a row has what the server cannot send as text in UTF-8, or on which the publication's row filter fails: mend or delete the row (or the filter)")
 	}
 	return postgresError(op, err)
 }

@@ -23,8 +23,9 @@ var schemaSQL string
 type InitReport struct {
 	Created  []string // such as "publication outbox_cdc"
 	Existing []string
-	// Rows that were in the table when the slot was created and are not sent by
-	// Run, counted up to 100,000; -1 when the role may not read the table.
+	// Rows that were in the table just after the slot was created and, but for
+	// those of that moment, are not sent by Run; counted up to 100,000; -1 when the
+	// role may not read the table.
 	Rows int64
 }
 
@@ -132,12 +133,11 @@ func create(ctx context.Context, conn *pgx.Conn, c Config, next step, cat catalo
 			return err
 		}
 	}
-	rows := countRows(ctx, conn, c)
 	if err := createReplicationSlot(ctx, conn, c, cat.server.Version); err != nil {
 		return err
 	}
 	report.Created = append(report.Created, "slot "+c.Slot)
-	report.Rows = rows
+	report.Rows = countRows(ctx, conn, c) // only now: creation waits for transactions that were open, whose rows are not streamed
 	return nil
 }
 

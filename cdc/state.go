@@ -61,8 +61,28 @@ func (cat catalog) nextStep(c Config, init bool) (step, error) {
 	}
 }
 
-// usableSlot tells whether the slot, if there is one, is ours to stream from.
+// usableSlot tells whether the slot, if there is one, can be streamed from.
 func (cat catalog) usableSlot(c Config) error {
+	s := cat.slot
+	if err := cat.ownSlot(c); err != nil || s == nil {
+		return err
+	}
+	switch {
+	case s.lost():
+		reason := s.Invalidation
+		if reason == "" {
+			reason = "wal_removed"
+		}
+		return lostSlot(fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason), recoverHint)
+	case s.TwoPhase:
+		return fault.New(fault.Usage, "open slot", fmt.Errorf("slot %q decodes prepared transactions when they are prepared (two_phase), before it is known whether they commit", c.Slot),
+			"stop every relay of this slot; `outbox-cdc recover --replace-slot` sends what the table holds, with a slot that decodes them when they commit")
+	}
+	return nil
+}
+
+// ownSlot tells whether the slot, if there is one, is of our kind and our database.
+func (cat catalog) ownSlot(c Config) error {
 	s := cat.slot
 	switch {
 	case s == nil:
@@ -75,12 +95,6 @@ func (cat catalog) usableSlot(c Config) error {
 		return fault.New(fault.Usage, "open slot",
 			fmt.Errorf("slot %q is a %s slot with plugin %q, not a logical one with pgoutput", c.Slot, s.Type, s.Plugin),
 			"it belongs to something else: choose another name for postgres.slot")
-	case s.lost():
-		reason := s.Invalidation
-		if reason == "" {
-			reason = "wal_removed"
-		}
-		return lostSlot(fmt.Errorf("slot %q was invalidated by the server (%s)", c.Slot, reason), recoverHint)
 	}
 	return nil
 }

@@ -233,11 +233,6 @@ func (s *stream) refused(op string, err error) error {
 		}
 		return fault.New(fault.Unreachable, op, oneLine{err}, "")
 	}
-	if code := pgCode(err); code == codeNotInRepertoire || code == codeUntranslatable {
-		return fault.New(fault.Unexpected, op, oneLine{err},
-			"the database's encoding lets bytes in that are not UTF-8, and a row in the WAL has such: the relay cannot pass it. "+
-				"Mend or delete the row in the table, then give up what the slot has not sent: `outbox-cdc recover --replace-slot` sends what the table holds")
-	}
 	return replicationError(op, err)
 }
 

@@ -23,10 +23,13 @@ func main() {
 	// default action, with a code that is none of ours.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as it is behind nohup
+		signal.Notify(signals, syscall.SIGHUP) // a terminal that is closed
+	}
 	os.Exit(run(signals, os.Args[1:]))
 }
 
-// run executes one command. The first SIGINT or SIGTERM asks it to stop, and
+// run executes one command. The first SIGINT, SIGTERM or SIGHUP asks it to stop, and
 // `outbox-cdc run` then drains; a later one cuts that short.
 func run(signals <-chan os.Signal, args []string) int {
 	ctx, stop := context.WithCancel(context.Background())

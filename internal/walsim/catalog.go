@@ -108,7 +108,7 @@ func (s *Server) mark() string {
 func (s *Server) replicationSlot(args []string) result {
 	r := result{columns: []column{{"slot_type", textOID}, {"plugin", textOID}, {"database", textOID},
 		{"active", boolOID}, {"active_pid", int4OID}, {"creating", boolOID}, {"restart_lsn", textOID}, {"confirmed_flush_lsn", textOID},
-		{"wal_status", textOID}, {"invalidation_reason", textOID}}}
+		{"wal_status", textOID}, {"invalidation_reason", textOID}, {"two_phase", boolOID}}}
 	if arg(args, 0) != s.config.Slot {
 		return r
 	}
@@ -116,7 +116,7 @@ func (s *Server) replicationSlot(args []string) result {
 	defer s.mu.Unlock()
 	pid := s.slot.active()
 	confirmed := s.slot.confirmed.String()
-	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, boolean(pid != 0), strconv.FormatUint(uint64(pid), 10), "f", confirmed, confirmed, "reserved", ""}}
+	r.rows = [][]string{{"logical", "pgoutput", s.config.Database, boolean(pid != 0), strconv.FormatUint(uint64(pid), 10), "f", confirmed, confirmed, "reserved", "", "f"}}
 	return r
 }
 
