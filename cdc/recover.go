@@ -99,17 +99,35 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 	if err := v.look(ctx); err != nil {
 		return 0, err
 	}
+	n, err := r.carryOut(ctx, &v)
+	if err != nil {
+		return n, unfinished(err, n)
+	}
+	return n, nil
+}
+
+// carryOut does what was planned.
+func (r *Relay) carryOut(ctx context.Context, v *recovery) (int64, error) {
 	if err := v.mark(ctx); err != nil {
 		return 0, err
 	}
 	if err := v.snapshot(ctx); err != nil {
 		return 0, err
 	}
-	n, err := r.publishRows(ctx, &v)
+	n, err := r.publishRows(ctx, v)
 	if err != nil {
 		return n, err
 	}
 	return n, v.done(ctx)
+}
+
+// unfinished says how far a recovery came that has begun, and what that means for the relays.
+func unfinished(err error, n int64) error {
+	hint := "start `outbox-cdc recover` again: it begins anew, and no relay streams before it has ended"
+	if h := fault.HintOf(err); h != "" {
+		hint = h + "; `outbox-cdc recover` is what to start again: it begins anew, and no relay streams before it has ended"
+	}
+	return fault.New(fault.KindOf(err), "recover", fmt.Errorf("stopped after %d rows: %w", n, err), hint)
 }
 
 // reach connects, for no longer than the startup timeout allows.

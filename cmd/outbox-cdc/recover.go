@@ -89,7 +89,7 @@ func (c *recoverCmd) Run(ctx context.Context, a *app, line *kong.Context) error 
 	}
 	n, err := relay.Recover(ctx, options)
 	if err != nil {
-		return unfinished(err, n)
+		return err
 	}
 	fmt.Fprintf(a.stdout, "%d rows are acknowledged. `outbox-cdc run` streams on from here.\n", n)
 	return nil
@@ -111,15 +111,6 @@ func connectKafka(ctx context.Context, l *loaded, kafka *sink.Kafka) error {
 		return ctx.Err()
 	}
 	return err
-}
-
-// unfinished says how far a recovery came.
-func unfinished(err error, n int64) error {
-	hint := "start `outbox-cdc recover` again: it begins anew, and no relay streams before it has ended"
-	if h := fault.HintOf(err); h != "" {
-		hint = h + ". This is of `outbox-cdc recover`, to be started again: it begins anew, and no relay streams before it has ended"
-	}
-	return fault.New(fault.KindOf(err), "recover", fmt.Errorf("stopped after %d rows: %w", n, err), hint)
 }
 
 // show prints the plan.
