@@ -186,7 +186,7 @@ func TestDefaults(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	empty := writeFile(t, "empty", "\n")
+	empty, lines := writeFile(t, "empty", "\n"), writeFile(t, "lines", "secret\nmore\n")
 	for name, tc := range map[string]struct {
 		given
 		cause, hint string
@@ -239,6 +239,7 @@ func TestRefused(t *testing.T) {
 		"password and file in YAML": {given{yaml: "kafka: {sasl: {password: x, password_file: /x}}"}, "kafka.sasl.password and kafka.sasl.password_file are both set", "one of them"},
 		"secret file is missing":    {given{yaml: "postgres: {url_file: /nowhere/url}"}, "read postgres.url_file: open /nowhere/url", "line 1"},
 		"secret file is empty":      {given{env: []string{"OUTBOX_CDC_KAFKA_SASL_PASSWORD_FILE=" + empty}}, "is empty", "OUTBOX_CDC_KAFKA_SASL_PASSWORD_FILE"},
+		"secret file has two lines": {given{env: []string{"OUTBOX_CDC_KAFKA_SASL_PASSWORD_FILE=" + lines}}, "more than one line", "the secret alone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -80,6 +80,7 @@ func TestRunWaitsForPostgresAndStops(t *testing.T) {
 	t.Parallel()
 	for signal, sink := range map[os.Signal]string{
 		syscall.SIGTERM: "--kafka-brokers=" + refusing(t),
+		syscall.SIGHUP:  "--stdout",
 		os.Interrupt:    "--stdout",
 	} {
 		t.Run(signal.String(), func(t *testing.T) {
