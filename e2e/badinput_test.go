@@ -74,7 +74,7 @@ var badInputs = []badInput{
 	{name: "role without REPLICATION", sql: roleSQL + `; ALTER ROLE {name}_relay NOREPLICATION`, env: []string{"OUTBOX_CDC_POSTGRES_URL={url}"}, code: 1,
 		says: "connect for replication: ", also: []string{"ALTER ROLE <role> REPLICATION"}, mend: `ALTER ROLE {name}_relay REPLICATION`},
 	{name: "role that may not create", bare: true, sql: roleSQL + `; CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`,
-		env: []string{"OUTBOX_CDC_POSTGRES_URL={url}"}, code: 1, says: "create publication: ", also: []string{"outbox-cdc init"}, mendRun: "init"},
+		env: []string{"OUTBOX_CDC_POSTGRES_URL={url}"}, code: 1, says: "check publication: ", also: []string{"does not own table", "outbox-cdc init"}, mendRun: "init"},
 	{name: "--no-init", bare: true, sql: `CREATE TABLE outbox (id uuid PRIMARY KEY, aggregate_type text, aggregate_id text, event_type text, payload jsonb)`, args: []string{"--no-init"}, code: 4,
 		says: `open slot: slot "{name}" does not exist, and --no-init forbids to create it`, also: []string{"outbox-cdc init"}, mendRun: "init"},
 	{name: "slot lost", sql: `SELECT pg_drop_replication_slot('{name}')`, code: 4, says: `open slot: slot "{name}" does not exist`, also: []string{"outbox-cdc recover"}, mendRun: "recover --yes"},
