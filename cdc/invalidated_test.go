@@ -97,6 +97,8 @@ func TestPublicationGoneOn18(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, conn := serverOf18(t, nil)
+			// An older slot, as of another consumer: ours looks older than the publication, and is not.
+			mustExec(t, t.Context(), conn, "SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
 			mustExec(t, t.Context(), conn, create)
 			mustExec(t, t.Context(), conn, "SELECT pg_create_logical_replication_slot('outbox_cdc', 'pgoutput')")
 			mustExec(t, t.Context(), conn, "CREATE ROLE relay LOGIN REPLICATION PASSWORD 'right'") // may not mark what is another's

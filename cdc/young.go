@@ -11,13 +11,16 @@ import (
 )
 
 // youngSQL compares the table's entry in the publication, or what stands for
-// it, with the oldest transaction that the slot has still to decode.
+// it, with the oldest transaction that the slot has still to decode. That is
+// its own only once somebody has streamed from it: it begins with the oldest
+// one of all slots, which says nothing.
 const youngSQL = `
 SELECT age(coalesce(
          (SELECT r.xmin FROM pub JOIN pg_publication_rel r ON r.prpubid = pub.oid JOIN ours ON ours.oid = r.prrelid),
          (SELECT s.xmin FROM pub JOIN pg_publication_namespace s ON s.pnpubid = pub.oid
             JOIN pg_class c ON c.relnamespace = s.pnnspid JOIN ours ON ours.oid = c.oid),
          (SELECT xmin FROM pub))) BETWEEN 0 AND age(catalog_xmin)
+       AND EXISTS (SELECT FROM pg_stat_replication_slots WHERE slot_name = $4 AND total_txns > 0)
   FROM pg_replication_slots WHERE slot_name = $4`
 
 // skipsPublications is the first version whose walsender skips a publication
@@ -27,8 +30,6 @@ const skipsPublications = 18
 
 // readYoung tells whether the publication may have been made behind the slot's
 // position. With a mark we would know: what was dropped and made again has none.
-// Another slot that is further behind makes this one look older than it is:
-// then what was made by hand in the right order has to be accepted once.
 func readYoung(ctx context.Context, conn *pgx.Conn, c Config, cat catalog) (bool, error) {
 	p, s := cat.publication, cat.slot
 	if p == nil || s == nil || s.Type != "logical" || !p.Covers || p.Comment != "" || cat.server.major() < skipsPublications {
