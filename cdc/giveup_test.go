@@ -35,20 +35,18 @@ func TestPoisonDuringDrainIsBounded(t *testing.T) {
 	name, conn := database(t)
 	sink := newMemory(true)
 	c := configFor(name)
-	c.DrainTimeout = 4 * time.Second
+	c.DrainTimeout = 5 * time.Second
 	r := start(t, c, sink)
 	r.await(t, Streaming)
 	insertRows(t, conn, 1, 2)
 	got := sink.await(t, 2)
-	began := time.Now()
+	began, late := time.Now(), meter.Late()
 	r.cancel()
-	// Late in the drain the second event is refused; the first is never settled.
-	refuse := time.AfterFunc(3*time.Second, func() {
-		got[1].ack.Fail(got[1].ev.Size, fault.New(fault.Poison, "publish", errors.New("too large"), ""))
-	})
-	defer refuse.Stop()
+	r.await(t, Draining)
+	// The second event is refused, the first never settled: the drain waits for that to its end.
+	got[1].ack.Fail(got[1].ev.Size, fault.New(fault.Poison, "publish", errors.New("too large"), ""))
 	err := r.wait(t)
-	if took := time.Since(began); fault.KindOf(err) != fault.Poison || took > c.DrainTimeout+2*time.Second {
+	if took := time.Since(began); fault.KindOf(err) != fault.Poison || took > 2*c.DrainTimeout-time.Second+meter.Late()-late {
 		t.Errorf("Run returned %v after %v", err, took)
 	}
 }

@@ -14,10 +14,14 @@ import (
 
 	"github.com/outbox-cdc/outbox-cdc/decoder"
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv"
+	"github.com/outbox-cdc/outbox-cdc/internal/walsim"
 )
 
 // shared is one Postgres for the package; each test has a database of its own.
 var shared *devenv.Postgres
+
+// meter prolongs what a test waits for by what the machine is too slow.
+var meter *walsim.Meter
 
 func TestMain(m *testing.M) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -30,7 +34,9 @@ func TestMain(m *testing.M) {
 		slog.Error("start postgres", "error", err)
 		os.Exit(1)
 	}
+	meter = walsim.StartMeter()
 	code := m.Run()
+	meter.Stop()
 	if err := shared.Close(); err != nil {
 		slog.Error("stop postgres", "error", err)
 		code = 1

@@ -73,6 +73,7 @@ func TestWalsender(t *testing.T) {
 // rig is a relay between a Server and a scripted sink.
 type rig struct {
 	oracle *walsim.Oracle
+	meter  *walsim.Meter
 	server *walsim.Server
 	sink   *scripted
 	relay  *cdc.Relay
@@ -82,14 +83,17 @@ type rig struct {
 
 func newRig(c walsim.Config, oracle *walsim.Oracle) (*rig, error) {
 	oracle.MinSpacing = 99 * time.Millisecond // reportInterval, rounded
+	meter := walsim.StartMeter()
+	oracle.Lost = meter.Late
 	if c.Observe == nil {
 		c.Observe = oracle.Observe
 	}
 	server, err := walsim.Start(c)
 	if err != nil {
+		meter.Stop()
 		return nil, err
 	}
-	return &rig{oracle: oracle, server: server}, nil
+	return &rig{oracle: oracle, meter: meter, server: server}, nil
 }
 
 // start starts a relay on a sink.
@@ -119,18 +123,20 @@ func (r *rig) stop() error {
 	return errors.Join(err, r.sink.Close(context.Background()))
 }
 
-// await polls until ok, or returns what Run returned before, or why it took too long.
+// await polls until ok, or returns what Run returned before, or why it took too
+// long, of which what the machine was too slow is not counted.
 func (r *rig) await(ok func() bool, limit time.Duration) (err error, ended bool) {
-	deadline := time.After(limit)
+	began, late := time.Now(), r.meter.Late()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
+		if time.Since(began) > limit+r.meter.Late()-late {
+			return fmt.Errorf("not within %v: confirmed %s, %d events missing, state %+v",
+				limit, r.server.Confirmed(), len(r.oracle.Missing()), r.relay.Stats()), false
+		}
 		select {
 		case err := <-r.result:
 			return err, true
-		case <-deadline:
-			return fmt.Errorf("not within %v: confirmed %s, %d events missing, state %+v",
-				limit, r.server.Confirmed(), len(r.oracle.Missing()), r.relay.Stats()), false
 		case <-tick.C:
 		}
 	}
@@ -140,6 +146,7 @@ func (r *rig) await(ok func() bool, limit time.Duration) (err error, ended bool)
 // verdict closes the server and returns what was wrong.
 func (r *rig) verdict() error {
 	r.server.Close()
+	r.meter.Stop()
 	return errors.Join(r.oracle.Err(), r.server.Unexpected())
 }
 

@@ -55,7 +55,7 @@ type run struct {
 	plan    *plan
 	rng     *rand.Rand
 	log     *slog.Logger
-	meter   *meter
+	meter   *walsim.Meter
 	network *network
 	cluster *kfake.Cluster
 	oracle  *walsim.Oracle
@@ -70,9 +70,9 @@ func Run(ctx context.Context, seed uint64, log *slog.Logger) (Count, error) {
 	p := newPlan(seed)
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(seed, 15)), log: log, network: newNetwork(seed, p), oracle: walsim.NewOracle(p.wal)}
 	p.tell(log)
-	r.meter = startMeter()
-	defer r.meter.stop()
-	r.oracle.MaxSilence, r.oracle.MinSpacing, r.oracle.Lost, r.oracle.Lanes = silence, spacing, r.meter.late, lanes
+	r.meter = walsim.StartMeter()
+	defer r.meter.Stop()
+	r.oracle.MaxSilence, r.oracle.MinSpacing, r.oracle.Lost, r.oracle.Lanes = silence, spacing, r.meter.Late, lanes
 	var err error
 	r.cluster, err = kfake.NewCluster(kfake.NumBrokers(p.brokers), kfake.ListenFn(r.network.listen))
 	if err != nil {
@@ -204,9 +204,9 @@ func (r *run) attend(ctx context.Context, l *life) (do deed, ended bool, err err
 		}
 		n, c := r.ledger.progress(), r.server.Confirmed()
 		if n != arrived || c != confirmed {
-			limit, arrived, confirmed = time.Since(began)-r.meter.late()+patience, n, c
+			limit, arrived, confirmed = time.Since(began)-r.meter.Late()+patience, n, c
 		}
-		if time.Since(began)-r.meter.late() > limit {
+		if time.Since(began)-r.meter.Late() > limit {
 			return stop, false, fmt.Errorf("nothing moved for %v: confirmed %s of %s, %d of %d events arrived, relay %+v",
 				patience, c, r.plan.wal.End(), n, len(r.ledger.events), l.relay.Stats())
 		}
