@@ -272,9 +272,13 @@ func (l *line) bye() error {
 }
 
 // settle waits until nothing is in flight, or the rest of it stands behind an
-// event that failed; without reading.
+// event that failed; without reading. A server that is stopping waits for us,
+// and is not kept waiting.
 func (l *line) settle(deadline time.Time) error {
 	for now := time.Now(); now.Before(deadline); now = time.Now() {
+		if err := l.watch.Err(); errors.Is(err, errServerStopping) {
+			return err
+		}
 		events, _ := l.relay.window.InFlight()
 		// Stuck is asked in any case: the window is told of an event a moment
 		// before the tracker, which answers once it has confirmed that.
@@ -297,8 +301,8 @@ func (l *line) giveUp(cause error) {
 		if limit.IsZero() {
 			limit = time.Now().Add(l.relay.config.DrainTimeout)
 		}
-		if err := l.settle(limit); err != nil {
-			return
+		if err := l.settle(limit); err != nil && !errors.Is(err, errServerStopping) {
+			return // the connection is of no more use
 		}
 	}
 	if err := l.bye(); err != nil {

@@ -85,7 +85,12 @@ func database(t *testing.T, more ...string) (name string, conn *pgx.Conn) {
 // connect opens another connection to a test's database.
 func connect(t *testing.T, name string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), shared.URLFor(name, "postgres", ""))
+	return connectTo(t, shared.URLFor(name, "postgres", ""))
+}
+
+func connectTo(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func (r *Relay) session(ctx context.Context, started time.Time) error {
 		return err
 	}
 	defer l.stream.close()
-	watching, stop := context.WithCancel(ctx)
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // to the end of the drain
 	var watcher sync.WaitGroup
 	watcher.Go(func() { l.watch.run(watching, conn) })
 	defer watcher.Wait()

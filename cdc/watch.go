@@ -62,10 +62,11 @@ func (w *watch) Err() error {
 	return w.err
 }
 
-// found ends the line.
+// found ends the line. That the server is stopping goes before what was found
+// earlier: whatever the line still waits for, it waits no more.
 func (w *watch) found(err error) {
 	w.mu.Lock()
-	if w.err == nil {
+	if w.err == nil || errors.Is(err, errServerStopping) {
 		w.err = err
 	}
 	w.mu.Unlock()
