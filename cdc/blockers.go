@@ -70,7 +70,11 @@ func backendPID(ctx context.Context, conn *pgconn.PgConn) (int64, error) {
 	if len(results) != 1 || len(results[0].Rows) != 1 {
 		return 0, fault.New(fault.Unexpected, "ask for the pid", errors.New("the server gave none"), "")
 	}
-	return strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
+	pid, err := strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
+	if err != nil {
+		return 0, fault.New(fault.Unexpected, "ask for the pid", err, "")
+	}
+	return pid, nil
 }
 
 // reportBlockers names, until ctx ends, the transactions that slot creation by

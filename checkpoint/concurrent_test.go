@@ -57,7 +57,7 @@ func TestConcurrent(t *testing.T) {
 				t.Errorf("in flight: %d events, %d bytes", events, bytes)
 				return
 			}
-			tr.Pending()
+			entries(tr)
 			runtime.Gosched()
 		}
 	})
@@ -78,8 +78,8 @@ func TestConcurrent(t *testing.T) {
 	close(stop)
 	watch.Wait()
 	wantConfirmed(t, tr, "all acked", 10*transactions+5)
-	if events, bytes := w.InFlight(); events != 0 || bytes != 0 || tr.Pending() != 0 || tr.Err() != nil {
-		t.Errorf("in flight %d, %d, pending %d, err %v", events, bytes, tr.Pending(), tr.Err())
+	if events, bytes := w.InFlight(); events != 0 || bytes != 0 || entries(tr) != 0 || tr.Err() != nil {
+		t.Errorf("in flight %d, %d, pending %d, err %v", events, bytes, entries(tr), tr.Err())
 	}
 	if len(w.Changed()) != 1 {
 		t.Error("no token when nothing was in flight any more")

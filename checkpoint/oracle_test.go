@@ -237,7 +237,7 @@ func (r *run) checkWindow(wasFull, settled, failed bool) error {
 		return fmt.Errorf("no token: failed %v, full %v to %v, %d in flight", failed, wasFull, full, len(r.flying))
 	}
 	n := r.now.oracle.incomplete()
-	if p := t.Pending(); p > 2*n || p < n {
+	if p := entries(t.Tracker); p > 2*n || p < n {
 		return fmt.Errorf("%d entries for %d incomplete transactions", p, n)
 	}
 	if t.Err() != r.now.oracle.err && (t.Err() == nil || r.now.oracle.err == nil) {

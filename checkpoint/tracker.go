@@ -59,14 +59,6 @@ func NewTracker(confirmed pglogrepl.LSN, w *Window) *Tracker {
 // is not acknowledged.
 func (t *Tracker) Confirmed() pglogrepl.LSN { return pglogrepl.LSN(t.confirmed.Load()) }
 
-// Pending returns the number of entries in the queue. It is 0 when everything
-// that was received is acknowledged and no transaction is open.
-func (t *Tracker) Pending() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.pending
-}
-
 // Stuck reports whether Confirmed has come as far as it ever will: an event
 // that was given to Fail stands right behind it.
 func (t *Tracker) Stuck() bool {
