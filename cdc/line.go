@@ -105,7 +105,7 @@ func (l *line) take(f frame) error {
 	}
 	switch m := msg.(type) {
 	case *decoder.Begin:
-		l.tx, l.events, l.commit = l.tracker.Begin(), 0, m.CommitLSN
+		l.tx, l.events, l.commit = l.tracker.BeginAt(m.CommitLSN), 0, m.CommitLSN
 	case *decoder.Event:
 		l.publish(m)
 	case *decoder.Commit:
@@ -115,7 +115,6 @@ func (l *line) take(f frame) error {
 		if l.events > 0 {
 			now := time.Now()
 			k.lastEvent.Store(now.UnixNano())
-			l.relay.history.published = m.EndLSN
 			l.relay.histograms.commitToReceive.Observe(max(0, now.Sub(m.CommitTime).Seconds()))
 			l.relay.histograms.transactionSize.Observe(float64(l.events))
 		}

@@ -235,6 +235,7 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			}
 			continue
 		}
+		r.history.published = r.window.Seen()
 		// Invariant 8: all of it is new, from the server's own position.
 		stream, err := openStream(ctx, r.config, slot.ConfirmedLSN, r.history)
 		if pgCode(err) == codeObjectInUse { // somebody was quicker

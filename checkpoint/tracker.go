@@ -38,6 +38,7 @@ type Tx struct {
 	tracker *Tracker
 	// All under tracker.mu.
 	prev, next *Tx
+	commit     pglogrepl.LSN // where it was committed; 0: not known
 	lsn        pglogrepl.LSN // when ended: what completing it allows to confirm
 	events     int           // added and not settled
 	bytes      int           // of these
@@ -76,8 +77,12 @@ func (t *Tracker) Err() error {
 }
 
 // Begin appends the next transaction. The one before must have ended.
-func (t *Tracker) Begin() *Tx {
-	x := &Tx{tracker: t}
+func (t *Tracker) Begin() *Tx { return t.BeginAt(0) }
+
+// BeginAt is Begin for a transaction whose commit record is at commit, which
+// counts for Window.Seen alone.
+func (t *Tracker) BeginAt(commit pglogrepl.LSN) *Tx {
+	x := &Tx{tracker: t, commit: commit}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open() {
@@ -173,6 +178,7 @@ func (x *Tx) settle(bytes int, failure error) {
 		t.fail(failure)
 	} else {
 		t.window.acknowledged.Add(1)
+		t.window.see(x.commit)
 	}
 	t.advance(x)
 }

@@ -327,3 +327,52 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations for a transaction with 100 events, want at most 1", n)
 	}
 }
+
+// Consumers may have seen what is acknowledged in any order, before its
+// transaction has ended, and by an earlier session's tracker.
+func TestSeen(t *testing.T) {
+	t.Parallel()
+	w := NewWindow(1<<20, 1<<40)
+	tr := NewTracker(100, w)
+	want := func(when string, want pglogrepl.LSN) {
+		t.Helper()
+		if got := w.Seen(); got != want {
+			t.Errorf("%s: seen %s, want %s", when, got, want)
+		}
+	}
+	first := tr.BeginAt(150)
+	first.Add(10)
+	first.Add(10)
+	first.End(200)
+	second := tr.BeginAt(250)
+	second.Add(10)
+	want("nothing acknowledged", 0)
+	second.Done(10)
+	want("second acknowledged, not ended", 250)
+	wantConfirmed(t, tr, "first not acknowledged", 100)
+	again := NewTracker(100, w).BeginAt(150)
+	again.Add(10)
+	again.Done(10)
+	want("first sent again", 250)
+	first.Fail(10, errors.New("refused"))
+	want("failed", 250)
+	w.Rewind(120)
+	want("rewound", 120)
+	first.Done(10)
+	want("acknowledged late", 150)
+}
+
+// After a breach the position stands still for good: nobody need wait for it.
+func TestBreachIsStuck(t *testing.T) {
+	t.Parallel()
+	tr := newTracker()
+	x := begin(tr, 1)
+	if tr.Stuck() {
+		t.Error("stuck while an event is in flight")
+	}
+	x.Done(10)
+	x.Done(10)
+	if !tr.Stuck() || tr.Err() == nil {
+		t.Errorf("stuck %v, err %v", tr.Stuck(), tr.Err())
+	}
+}

@@ -1,6 +1,10 @@
 package checkpoint
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/jackc/pglogrepl"
+)
 
 // Window bounds the events that were given to the sink and are not yet settled.
 // It is shared by the Trackers of successive sessions, because the sink keeps
@@ -10,6 +14,7 @@ type Window struct {
 	maxEvents, maxBytes int64
 	events, bytes       atomic.Int64
 	acknowledged        atomic.Uint64
+	seen                atomic.Uint64
 	changed             chan struct{}
 }
 
@@ -40,6 +45,24 @@ func (w *Window) InFlight() (events, bytes int) {
 // Acknowledged returns how many events were acknowledged so far: while
 // something is in flight and this stands still, the broker does.
 func (w *Window) Acknowledged() uint64 { return w.acknowledged.Load() }
+
+// Seen returns the highest position given to BeginAt of a transaction of which
+// an event was acknowledged: as far as that consumers may have seen. It is at
+// times far beyond what may be confirmed, for events are acknowledged in any order.
+func (w *Window) Seen() pglogrepl.LSN { return pglogrepl.LSN(w.seen.Load()) }
+
+// Rewind sets Seen to lsn, for a server whose WAL goes another way from there.
+func (w *Window) Rewind(lsn pglogrepl.LSN) { w.seen.Store(uint64(lsn)) }
+
+// see raises seen. Trackers of several sessions may be at it at once.
+func (w *Window) see(lsn pglogrepl.LSN) {
+	for {
+		seen := w.seen.Load()
+		if uint64(lsn) <= seen || w.seen.CompareAndSwap(seen, uint64(lsn)) {
+			return
+		}
+	}
+}
 
 // Changed returns a channel of capacity 1. A token arrives when Full turned
 // false, when nothing is in flight any more, when an event failed, or when the

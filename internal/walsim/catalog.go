@@ -28,6 +28,7 @@ var questions = []struct {
 	{"FROM pg_stat_replication WHERE pid = $1", (*Server).replies},
 	{"SELECT set_config(name, '0', false)", (*Server).setting},
 	{"IDENTIFY_SYSTEM", (*Server).system},
+	{"TIMELINE_HISTORY", (*Server).history},
 }
 
 // answer looks up a query; ok is false when it is not known.
@@ -157,5 +158,15 @@ func (s *Server) system([]string) result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return result{[]column{{"systemid", textOID}, {"timeline", int8OID}, {"xlogpos", textOID}, {"dbname", textOID}},
-		[][]string{{"7341234567890123456", "1", s.config.WAL.End().String(), s.config.Database}}}
+		[][]string{{s.identity.System, strconv.Itoa(int(s.identity.Timeline)), s.config.WAL.End().String(), s.config.Database}}}
+}
+
+func (s *Server) history([]string) result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.identity.Timeline == 1 { // which has none
+		return result{[]column{{"filename", textOID}, {"content", textOID}}, nil}
+	}
+	return result{[]column{{"filename", textOID}, {"content", textOID}},
+		[][]string{{fmt.Sprintf("%08X.history", s.identity.Timeline), s.identity.History}}}
 }

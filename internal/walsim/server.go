@@ -50,7 +50,18 @@ type Server struct {
 	updates    []Update
 	unexpected []error
 	closed     bool
+	identity   Identity
 }
+
+// Identity is whose WAL the server has.
+type Identity struct {
+	System   string // the cluster's identifier
+	Timeline int32
+	History  string // the timeline's history file
+}
+
+// DefaultSystem is the System of a Server until it is told otherwise.
+const DefaultSystem = "7341234567890123456"
 
 // Start listens on loopback. The Server must be closed.
 func Start(c Config) (*Server, error) {
@@ -74,7 +85,8 @@ func Start(c Config) (*Server, error) {
 	s := &Server{
 		config: c, listener: listener, done: make(chan struct{}),
 		backends: make(map[*backend]struct{}), pid: 4000,
-		slot: slot{confirmed: c.WAL.Start, saved: c.WAL.Start},
+		slot:     slot{confirmed: c.WAL.Start, saved: c.WAL.Start},
+		identity: Identity{System: DefaultSystem, Timeline: 1},
 	}
 	s.running.Go(s.accept)
 	return s, nil
@@ -114,6 +126,14 @@ func (s *Server) Admit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost = false
+}
+
+// Become makes the server another one, as after a failover or a restore, for
+// connections that ask from now on.
+func (s *Server) Become(i Identity) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.identity = i
 }
 
 // Confirmed returns the slot's confirmed_flush_lsn.
