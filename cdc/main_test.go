@@ -207,6 +207,12 @@ type started struct {
 
 func start(t *testing.T, c Config, s Sink) started {
 	t.Helper()
+	return startWith(t, c, s, func(*Relay) {})
+}
+
+// startWith is start for a relay that set changes before it runs.
+func startWith(t *testing.T, c Config, s Sink, set func(*Relay)) started {
+	t.Helper()
 	if c.Log == nil {
 		c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -214,6 +220,7 @@ func start(t *testing.T, c Config, s Sink) started {
 	if err != nil {
 		t.Fatal(err)
 	}
+	set(r)
 	ctx, cancel := context.WithCancel(context.Background())
 	run := started{r, cancel, make(chan struct{}), new(error)}
 	go func() {
@@ -271,6 +278,12 @@ func (b *logBuffer) contains(part string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return strings.Contains(b.text.String(), part)
+}
+
+func (b *logBuffer) count(part string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.text.String(), part)
 }
 
 func (b *logBuffer) await(t *testing.T, part string) {

@@ -35,10 +35,12 @@ type Relay struct {
 	history history // of all sessions
 	reached bool    // Postgres has answered once
 	worked  bool    // it has streamed, or stood by
-	// progressInterval is progressInterval, but for tests.
-	progressInterval time.Duration
+	sight   sight   // of the watch
 
-	nag    string    // trouble that was last logged,
+	// These are the constants of the same names, but for tests.
+	progressInterval, watchInterval, blindFor time.Duration
+
+	nag    string    // trouble that was last logged, without its numbers,
 	nagged time.Time // and when
 }
 
@@ -51,7 +53,8 @@ func New(c Config, s Sink) (*Relay, error) {
 	r := &Relay{
 		config: c, sink: s,
 		window:     checkpoint.NewWindow(c.InFlightEvents, c.InFlightBytes),
-		histograms: newHistograms(), progressInterval: progressInterval,
+		histograms: newHistograms(), sight: sight{log: c.Log},
+		progressInterval: progressInterval, watchInterval: watchInterval, blindFor: blindFor,
 	}
 	r.counters.setState(Starting, "", time.Now())
 	return r, nil
@@ -257,7 +260,7 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			relay: r, stream: stream,
 			decoder: decoder.New(stream.timeline),
 			tracker: checkpoint.NewTracker(slot.ConfirmedLSN, r.window),
-			watch:   newWatch(r.config, stream, r.cover),
+			watch:   r.newWatch(stream),
 			outbox:  r.cover.table,
 		}, nil
 	}

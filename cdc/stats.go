@@ -109,7 +109,10 @@ func (r *Relay) Stats() Stats {
 	k.mu.Lock()
 	s.State, s.Since, s.Reason = k.state, k.since, k.reason
 	k.mu.Unlock()
-	s.NotReady = s.notReady(time.Now())
+	now := time.Now()
+	if s.NotReady = s.notReady(now); s.NotReady == "" && s.State == Streaming {
+		s.NotReady = r.sight.blind(now, r.blindFor)
+	}
 	if ask := r.config.SinkNotReady; ask != nil && s.NotReady == "" {
 		s.NotReady = ask()
 	}

@@ -35,6 +35,8 @@ type watch struct {
 	suspect   chan suspicion
 	heard     *atomic.Int64 // by the line, in bytes
 	cover     *cover
+	sight     *sight
+	interval  time.Duration
 
 	mu  sync.Mutex
 	err error
@@ -47,11 +49,12 @@ type suspicion struct {
 	heard int64
 }
 
-// newWatch returns a watch; run does the work. cover is what the stream is to show.
-func newWatch(c Config, s *stream, cover *cover) *watch {
+// newWatch returns a watch of the stream, which is to show the relay's cover; run does the work.
+func (r *Relay) newWatch(s *stream) *watch {
+	r.sight.back() // it was looked over just now
 	return &watch{
-		config: c, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan suspicion, 1),
-		heard: s.heard, cover: cover,
+		config: r.config, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan suspicion, 1),
+		heard: s.heard, cover: r.cover, sight: &r.sight, interval: r.watchInterval,
 	}
 }
 
@@ -85,8 +88,11 @@ func (w *watch) silent(s suspicion) {
 func (w *watch) run(ctx context.Context, conn *pgx.Conn) {
 	for ctx.Err() == nil {
 		suspected, err := w.listen(ctx, conn)
+		began := time.Now()
 		if err == nil {
-			err = w.look(ctx, conn, suspected)
+			if err = w.look(ctx, conn, suspected); err != nil && ctx.Err() == nil && !stopping(err) {
+				w.sight.lost(began, err)
+			}
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -108,7 +114,7 @@ func (w *watch) silentStill(s suspicion) bool { return !s.asked.IsZero() && w.he
 // listen waits for the next look, or for the server to end the connection. It
 // returns what was given to silent, or zero.
 func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (suspected suspicion, err error) {
-	waiting, cancel := context.WithTimeout(ctx, watchInterval)
+	waiting, cancel := context.WithTimeout(ctx, w.interval)
 	defer cancel()
 	var waker sync.WaitGroup
 	waker.Go(func() {
@@ -146,6 +152,7 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) e
 	if err := queryRow(ctx, conn, []any{&streaming}, streamingSQL, c.Slot, int64(w.walsender)); err != nil {
 		return postgresError("watch the server", err)
 	}
+	w.sight.back()
 	lost := now.lost(c, w.cover)
 	switch {
 	case lost != nil:
@@ -181,7 +188,8 @@ func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn
 		trying, cancel := brief(ctx)
 		conn, err := connectSQL(trying, w.config.URL)
 		cancel()
-		ended = ended || stopping(err)
+		// Any other answer is of a server that goes on.
+		ended = stopping(err) || ended && pgCode(err) == ""
 		switch {
 		case err == nil:
 			return conn, nil
@@ -191,6 +199,8 @@ func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn
 			return nil, errServerStopping
 		case suspected && !ended:
 			return nil, fault.New(fault.Unreachable, "watch the server", fmt.Errorf("no sign of life on the replication connection, and %w", err), "")
+		case !ended:
+			w.sight.lost(began, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,12 +39,89 @@ func TestSuspicionIsRefuted(t *testing.T) {
 	}{{heard: 8}, {heard: 7, cut: true}} {
 		var heard atomic.Int64
 		heard.Store(test.heard)
-		w := &watch{config: c, walsender: uint32(slot.ActivePID), interrupt: func() {}, heard: &heard, cover: before}
+		w := &watch{config: c, walsender: uint32(slot.ActivePID), interrupt: func() {}, heard: &heard, cover: before, sight: new(sight)}
 		if err := w.look(t.Context(), conn, suspicion{asked: time.Now().Add(-time.Hour), heard: 7}); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.Err(); (err != nil) != test.cut || err != nil && fault.KindOf(err) != fault.Unreachable {
 			t.Errorf("heard %d bytes, 7 when it was suspected: got %v, want it cut: %v", test.heard, err, test.cut)
 		}
+	}
+}
+
+// A watch that sees nothing says so, and after a while the relay is not ready,
+// until it sees again.
+func TestWatchIsBlind(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	log := newLogBuffer()
+	c := configFor(name)
+	c.Log = log.logger()
+	sink := newMemory(false)
+	r := startWith(t, c, sink, func(r *Relay) { r.watchInterval, r.blindFor = 50*time.Millisecond, 3*time.Second })
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, "BEGIN; LOCK pg_publication IN ACCESS EXCLUSIVE MODE")
+	log.await(t, "outbox.watch_blind")
+	eventually(t, "not ready", func() bool { return strings.Contains(r.Stats().NotReady, "could not be watched") })
+	if s := r.Stats(); s.State != Streaming || !log.contains("no answer within") || !log.contains("hint=") {
+		t.Errorf("state %s; the log should have the error and its hint:\n%s", s.State, &log.text)
+	}
+	mustExec(t, t.Context(), conn, "COMMIT")
+	eventually(t, "ready", func() bool { return r.Stats().Ready })
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	sink.await(t, 1)
+}
+
+// It says so once a moment, and nothing of what is over at once.
+func TestBlindnessIsSaidNowAndThen(t *testing.T) {
+	t.Parallel()
+	log := newLogBuffer()
+	s := &sight{log: log.logger()}
+	said := func() int { return log.count("outbox.watch_blind") }
+	now := time.Now()
+	s.lost(now.Add(time.Hour), errLate) // it has just begun
+	if said() != 0 {
+		t.Error("a blink was said")
+	}
+	s.back()
+	s.lost(now.Add(-2*blinkFor), errLate)
+	s.lost(now, errLate)
+	if n := said(); n != 1 {
+		t.Errorf("said %d times at once", n)
+	}
+	s.said = now.Add(-2 * nagInterval)
+	s.lost(now, errLate)
+	if n := said(); n != 2 {
+		t.Errorf("said %d times, after a while", n)
+	}
+}
+
+// So it is when no plain connection can be made any more: the stream goes on.
+func TestWatchCannotConnect(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	log := newLogBuffer()
+	c := configFor(name)
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	role := name + "_relay"
+	mustExec(t, t.Context(), conn, "CREATE ROLE "+role+" LOGIN REPLICATION PASSWORD 'secret'")
+	c.URL = shared.URLFor(name, role, "secret")
+	c.Log = log.logger()
+	sink := newMemory(false)
+	r := startWith(t, c, sink, func(r *Relay) { r.watchInterval, r.blindFor = 50*time.Millisecond, letGoAfter+time.Second })
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, "ALTER ROLE "+role+" NOLOGIN")
+	mustExec(t, t.Context(), conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = 'outbox-cdc' AND backend_type = 'client backend'`)
+	log.await(t, "outbox.watch_blind")
+	eventually(t, "not ready", func() bool { return strings.Contains(r.Stats().NotReady, "not permitted to log in") })
+	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
+	sink.await(t, 1)
+	mustExec(t, t.Context(), conn, "ALTER ROLE "+role+" LOGIN")
+	eventually(t, "ready", func() bool { return r.Stats().Ready })
+	if n := r.Stats().Reconnects; n != 0 {
+		t.Errorf("%d reconnects", n)
 	}
 }
