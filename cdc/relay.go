@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"sync"
 	"time"
 
@@ -122,6 +123,8 @@ func (r *Relay) retry(err error) bool {
 	return connecting && r.worked
 }
 
+var digits = regexp.MustCompile(`[0-9]+`)
+
 // complain says what is wrong, once a moment.
 func (r *Relay) complain(err error) {
 	state := Reconnecting
@@ -129,10 +132,12 @@ func (r *Relay) complain(err error) {
 		state = Starting
 	}
 	r.counters.setState(state, err.Error(), time.Now())
-	if err.Error() == r.nag && time.Since(r.nagged) < nagInterval {
+	// The same trouble has another port or pid each time.
+	trouble := digits.ReplaceAllString(err.Error(), "")
+	if trouble == r.nag && time.Since(r.nagged) < nagInterval {
 		return
 	}
-	r.nag, r.nagged = err.Error(), time.Now()
+	r.nag, r.nagged = trouble, time.Now()
 	args := []any{"error", err.Error()}
 	if hint := fault.HintOf(err); hint != "" {
 		args = append(args, "hint", hint)

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -518,5 +519,31 @@ func TestPlainConnectionTerminated(t *testing.T) {
 	sink.await(t, 1)
 	if s := r.Stats(); s.Reconnects != 0 || s.State != Streaming {
 		t.Errorf("state %s after %d reconnects", s.State, s.Reconnects)
+	}
+}
+
+// Trouble that goes on is said now and then, though its words differ in ports and pids.
+func TestComplainsNowAndThen(t *testing.T) {
+	t.Parallel()
+	log := newLogBuffer()
+	c := Config{URL: "postgres://localhost/x", Log: log.logger()}
+	r, err := New(c, newMemory(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func() int { return log.count("level=WARN") }
+	r.complain(errors.New("read tcp 10.0.0.1:36984->10.0.0.2:5432: connection reset by peer"))
+	r.complain(errors.New("read tcp 10.0.0.1:36990->10.0.0.2:5432: connection reset by peer"))
+	if n := said(); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	r.complain(errors.New("read tcp 10.0.0.1:36990->10.0.0.2:5432: broken pipe"))
+	if n := said(); n != 2 {
+		t.Errorf("said %d times, with other trouble", n)
+	}
+	r.nagged = r.nagged.Add(-2 * nagInterval)
+	r.complain(errors.New("read tcp 10.0.0.1:37000->10.0.0.2:5432: broken pipe"))
+	if n := said(); n != 3 {
+		t.Errorf("said %d times, after a while", n)
 	}
 }
