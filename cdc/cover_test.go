@@ -106,12 +106,27 @@ func TestPublicationAltered(t *testing.T) {
 // What happens to the table between two sessions is noticed by the second one.
 func TestPublicationAlteredBetweenSessions(t *testing.T) {
 	t.Parallel()
+	for name, comment := range map[string]string{
+		"mark": "", "mark without OIDs": "'outbox-cdc: ready'", "no mark": "NULL", // of which it knows by itself
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			alteredBetweenSessions(t, comment)
+		})
+	}
+}
+
+func alteredBetweenSessions(t *testing.T, comment string) {
+	t.Helper()
 	database, conn := database(t)
 	c := configFor(database)
 	c.Publication = database
 	r := start(t, c, newMemory(false))
 	r.await(t, Streaming)
 	mustExec(t, t.Context(), conn, "BEGIN")
+	if comment != "" {
+		mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION "+ident(database)+" IS "+comment)
+	}
 	mustExec(t, t.Context(), conn, "ALTER PUBLICATION "+ident(database)+" DROP TABLE outbox")
 	mustExec(t, t.Context(), conn, "ALTER PUBLICATION "+ident(database)+" ADD TABLE outbox")
 	mustExec(t, t.Context(), conn, "COMMIT")

@@ -255,6 +255,18 @@ func TestStandbyTakesOver(t *testing.T) {
 	}
 }
 
+// A standby that could not replicate says so at once, not when it is needed.
+func TestStandbyMustBeAbleToReplicate(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	c := configFor(name)
+	start(t, c, newMemory(false)).await(t, Streaming)
+	role := name + "_relay"
+	mustExec(t, t.Context(), conn, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'")
+	c.URL = shared.URLFor(name, role, "secret")
+	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.Unexpected, "ALTER ROLE <role> REPLICATION")
+}
+
 // A backend that is terminated, and a slot that others advance, are only faults on the way.
 func TestBackendTerminated(t *testing.T) {
 	t.Parallel()

@@ -1,7 +1,10 @@
 package cdc
 
 import (
+	"errors"
+	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,4 +127,77 @@ func TestWatchCannotConnect(t *testing.T) {
 	if n := r.Stats().Reconnects; n != 0 {
 		t.Errorf("%d reconnects", n)
 	}
+}
+
+// Whatever was found before, a server that is stopping is let go of.
+func TestStoppingGoesFirst(t *testing.T) {
+	t.Parallel()
+	w := &watch{interrupt: func() {}}
+	for _, err := range []error{errLate, errServerStopping} {
+		if w.found(err); !errors.Is(w.Err(), err) {
+			t.Errorf("got %v after %v was found", w.Err(), err)
+		}
+	}
+	if w.found(errLate); !errors.Is(w.Err(), errServerStopping) {
+		t.Errorf("got %v in the end", w.Err())
+	}
+}
+
+// A walsender that no longer holds the slot is noticed, though the connection to it may look alive.
+func TestWatchMissesItsWalsender(t *testing.T) {
+	t.Parallel()
+	l := opened(t)
+	w := l.watch
+	conn := connectTo(t, w.config.URL)
+	if err := w.look(t.Context(), conn, suspicion{}); err != nil || w.Err() != nil {
+		t.Fatalf("got %v, %v while it streams", err, w.Err())
+	}
+	w.walsender++
+	if err := w.look(t.Context(), conn, suspicion{}); err != nil {
+		t.Fatal(err)
+	}
+	checkFault(t, w.Err(), fault.Unreachable, "no longer holds slot")
+}
+
+// While the line hears from the server, a watch that cannot connect is patient.
+func TestReconnectIsPatient(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tries atomic.Int64
+	var server sync.WaitGroup
+	t.Cleanup(server.Wait)
+	t.Cleanup(func() { _ = listener.Close() })
+	server.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+			tries.Add(1)
+		}
+	})
+	var heard atomic.Int64
+	heard.Store(8)
+	w := &watch{
+		config: Config{URL: "postgres://x@" + listener.Addr().String() + "/x?sslmode=disable"},
+		heard:  &heard, suspect: make(chan suspicion, 1), sight: &sight{log: newLogBuffer().logger()},
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.reconnect(t.Context(), false, false)
+		ended <- err
+	}()
+	w.suspect <- suspicion{asked: time.Now(), heard: 7} // and it has heard more since
+	eventually(t, "the suspicion is taken", func() bool { return len(w.suspect) == 0 })
+	before := tries.Load()
+	eventually(t, "it goes on", func() bool { return tries.Load() > before+2 || len(ended) > 0 })
+	if len(ended) > 0 {
+		t.Fatalf("it gave up though the line hears: %v", <-ended)
+	}
+	w.suspect <- suspicion{asked: time.Now(), heard: 8}
+	checkFault(t, <-ended, fault.Unreachable, "no sign of life")
 }
