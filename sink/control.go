@@ -3,12 +3,14 @@ package sink
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
 )
+
+// askedAtOnce are the most topics of one request, so that each is answered soon.
+const askedAtOnce = 200
 
 // control asks the cluster, on a connection of its own, for a producer id and
 // for who leads what. It ends when the sink is closed.
@@ -16,15 +18,15 @@ func (k *Kafka) control() {
 	c := &controller{k: k}
 	defer c.disconnect()
 	tries := 0
-	for {
-		asked, work := k.todo()
-		if !work {
-			if tries = 0; !k.pause(k.tune.refresh, true) {
-				k.wantAll()
-			}
-			if k.ended() {
-				return
-			}
+	refreshAt := time.Now().Add(k.tune.refresh)
+	for !k.ended() {
+		if now := time.Now(); !now.Before(refreshAt) { // whatever else is being asked for
+			k.wantAll()
+			refreshAt = now.Add(k.tune.refresh)
+		}
+		asked, wait := k.todo()
+		if wait > 0 {
+			k.pause(min(wait, time.Until(refreshAt)), true)
 			continue
 		}
 		more, err := c.round(asked)
@@ -33,20 +35,11 @@ func (k *Kafka) control() {
 			tries++
 			k.unreachable(err)
 			k.pause(backoff(tries, k.tune.minBackoff, k.tune.maxAskBackoff), false)
-		case more: // a topic that is not there yet, a leader that is not elected yet
-			tries++
-			d := backoff(tries, k.tune.shortBackoff, k.tune.maxAskBackoff)
-			least := min(d, k.tune.shortBackoff)
-			k.pause(least, false)
-			if k.pause(d-least, true) {
-				tries = 0 // another topic need not wait for this one, nor as long
-			}
-		default:
-			tries = 0
+			continue
+		case more: // in a burst of new topics, those that come meanwhile are asked for together
+			k.pause(k.tune.shortBackoff, false)
 		}
-		if k.ended() {
-			return
-		}
+		tries = 0
 	}
 }
 
@@ -61,8 +54,7 @@ func (k *Kafka) ended() bool {
 }
 
 // pause waits for d, for the end, or, if it may be woken, for something to do.
-// It tells whether it was cut short.
-func (k *Kafka) pause(d time.Duration, wakeable bool) bool {
+func (k *Kafka) pause(d time.Duration, wakeable bool) {
 	wake := k.wake
 	if !wakeable {
 		wake = nil
@@ -71,11 +63,8 @@ func (k *Kafka) pause(d time.Duration, wakeable bool) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return false
 	case <-wake:
-		return true
 	case <-k.quit:
-		return true
 	}
 }
 
@@ -87,7 +76,7 @@ func (k *Kafka) wakeControl() {
 }
 
 // want makes a topic's metadata be asked for, unless a request is due anyway.
-// A topic that just had no answer is asked for again when the backoff is over.
+// A topic that is not ready is asked for again when its backoff is over.
 func (k *Kafka) want(t *topic) {
 	if t.wanted == t.asked {
 		t.wanted++
@@ -106,20 +95,46 @@ func (k *Kafka) wantAll() {
 	}
 }
 
-// todo returns the topics to ask for, and whether there is anything to ask at all.
-func (k *Kafka) todo() (asked map[string]uint64, work bool) {
+// todo returns the topics to ask for, or how long there is nothing to ask.
+func (k *Kafka) todo() (asked []*topic, wait time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	now := k.now()
+	next := now + int64(time.Hour)
 	for _, t := range k.order {
-		if t.answered < t.wanted {
-			if asked == nil {
-				asked = make(map[string]uint64)
-			}
+		switch {
+		case t.answered == t.wanted:
+		case t.askAt > now:
+			next = min(next, t.askAt)
+		default:
 			t.asked = t.wanted
-			asked[t.name] = t.wanted
+			asked = append(asked, t)
 		}
 	}
-	return asked, asked != nil || !k.armed && k.fenced == nil
+	if len(asked) > 0 || !k.armed && k.fenced == nil {
+		return asked, 0
+	}
+	return nil, time.Duration(next - now)
+}
+
+// pace sets when those of the topics that are not ready are asked for again. It
+// tells whether there are such.
+func (k *Kafka) pace(asked []*topic) (more bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.now()
+	for _, t := range asked {
+		if !t.unready {
+			t.tries, t.askAt = 0, 0
+			continue
+		}
+		more = true
+		d := max(2, int64(min(k.tune.maxAskBackoff, k.tune.shortBackoff<<min(t.tries, 20))))
+		t.tries++
+		t.askAt = now + d
+		t.askAt += d/2 - t.askAt%(d/2) // on a common beat, so that one request asks for many
+	}
+	return more
 }
 
 // controller owns the control connection.
@@ -129,48 +144,63 @@ type controller struct {
 	last string // the address that answered last
 }
 
-// round asks for what is wanted; more is true when an answer is not complete.
-func (c *controller) round(asked map[string]uint64) (more bool, err error) {
+// round asks for what is wanted; more is true when a topic is not ready.
+func (c *controller) round(asked []*topic) (more bool, err error) {
 	k := c.k
 	k.mu.Lock()
 	arm := !k.armed && k.fenced == nil
+	awaited, idle := sortOut(asked)
 	k.mu.Unlock()
 	if arm {
 		if err := c.arm(); err != nil {
 			return false, err
 		}
 	}
-	if len(asked) == 0 {
-		return false, nil
-	}
-	if err := c.learn(asked); err != nil {
+	resp, missing, err := c.look(awaited, k.cfg.CreateTopics.Partitions == 0)
+	if err != nil {
 		return false, err
 	}
-	resp, missing, more, err := c.look(asked)
-	if err != nil || len(missing) == 0 || k.cfg.CreateTopics.Partitions == 0 {
-		return more, err
+	if _, _, err := c.look(idle, false); err != nil { // one that was deleted must not come back
+		return false, err
 	}
-	if err := c.create(resp, missing); err != nil {
-		return true, err
+	if k.cfg.CreateTopics.Partitions > 0 && len(missing) > 0 {
+		if err := c.create(resp, missing); err != nil {
+			return false, err
+		}
+		if _, _, err := c.look(missing, false); err != nil { // they may be there at once
+			return false, err
+		}
 	}
-	_, _, more, err = c.look(asked) // they may be there at once
-	return more, err
+	return k.pace(asked), nil
 }
 
-// look asks for topics' metadata and takes it. missing are those that do not
-// exist; more tells whether to ask again soon.
-func (c *controller) look(asked map[string]uint64) (resp *sarama.MetadataResponse, missing []string, more bool, err error) {
+// look asks for topics' metadata and takes it. missing are those that something
+// waits for and that do not exist; resp is the last answer.
+func (c *controller) look(topics []*topic, autoCreate bool) (resp *sarama.MetadataResponse, missing []*topic, err error) {
 	k := c.k
-	req := sarama.NewMetadataRequest(k.conf.Version, slices.Sorted(maps.Keys(asked)))
-	req.AllowAutoTopicCreation = k.cfg.CreateTopics.Partitions == 0
-	if err := c.ask(func(b *sarama.Broker) (err error) {
-		resp, err = b.GetMetadata(req)
-		return err
-	}); err != nil {
-		return nil, nil, false, err
+	for some := range slices.Chunk(topics, askedAtOnce) {
+		if err := c.learn(some); err != nil {
+			return nil, nil, err
+		}
+		req := sarama.NewMetadataRequest(k.conf.Version, names(some))
+		req.AllowAutoTopicCreation = autoCreate
+		if err := c.ask(func(b *sarama.Broker) (err error) {
+			resp, err = b.GetMetadata(req)
+			return err
+		}); err != nil {
+			return nil, nil, err
+		}
+		missing = append(missing, k.apply(resp, some)...)
 	}
-	missing, more = k.apply(resp, asked)
-	return resp, missing, more, nil
+	return resp, missing, nil
+}
+
+func names(topics []*topic) []string {
+	all := make([]string, len(topics))
+	for i, t := range topics {
+		all[i] = t.name
+	}
+	return all
 }
 
 // arm gets a producer id.
@@ -282,23 +312,13 @@ func (k *Kafka) addresses(last string) []string {
 
 // create makes topics that do not exist. What the controller says about one of
 // them is noted; the error is of the question as a whole.
-func (c *controller) create(resp *sarama.MetadataResponse, missing []string) error {
-	k := c.k
-	answer, err := c.requestTopics(resp, missing, false)
-	if err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, name := range missing {
-		delete(k.uncreated, name)
-		switch e := answer.TopicErrors[name]; {
-		case e == nil, e.Err == sarama.ErrTopicAlreadyExists:
-		case e.Err == sarama.ErrNoError:
-			k.log.Info("outbox.topic_created", "topic", name, "partitions", k.cfg.CreateTopics.Partitions)
-		default:
-			k.uncreated[name] = e
+func (c *controller) create(resp *sarama.MetadataResponse, missing []*topic) error {
+	for some := range slices.Chunk(missing, askedAtOnce) {
+		answer, err := c.requestTopics(resp, names(some), false)
+		if err != nil {
+			return err
 		}
+		c.k.created(some, answer)
 	}
 	return nil
 }

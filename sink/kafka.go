@@ -24,6 +24,7 @@ type Kafka struct {
 	codec   sarama.CompressionCodec
 	conf    *sarama.Config
 	dialer  *dialer
+	began   time.Time
 
 	quit    chan struct{} // closed by Close
 	wake    chan struct{} // the control goroutine has something to do
@@ -69,7 +70,7 @@ type tuning struct {
 	staleConn      time.Duration // a connection that idled longer is not trusted: brokers, and what is between, close such
 	logEvery       time.Duration // of one kind of trouble
 	topicPatience  time.Duration // how long a topic may be in trouble before that is told
-	unknownTopic   time.Duration // how long a topic may be missing until its events cannot be published
+	unknownTopic   time.Duration // how long answers may be that a topic is missing until its events cannot be published
 }
 
 var defaultTuning = tuning{
@@ -105,7 +106,7 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 		return nil, err
 	}
 	k := &Kafka{
-		cfg: cfg, tune: tune, log: cfg.Log, builder: builder,
+		cfg: cfg, tune: tune, log: cfg.Log, builder: builder, began: time.Now(),
 		quit: make(chan struct{}), wake: make(chan struct{}, 1), idle: make(chan struct{}),
 		topics: make(map[string]*topic), senders: make(map[int32]*sender), brokers: make(map[int32]string), uncreated: make(map[string]error),
 		link:     link{changed: make(chan struct{}), said: make(map[string]said)},
@@ -123,6 +124,9 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 	k.running.Go(k.control)
 	return k, nil
 }
+
+// now is a clock that nobody sets: ns since the sink began.
+func (k *Kafka) now() int64 { return int64(time.Since(k.began)) }
 
 // Publish queues an event. It never blocks: memory is bounded by the relay's window.
 func (k *Kafka) Publish(ev *decoder.Event, ack Ack) {

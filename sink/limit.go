@@ -21,13 +21,13 @@ const (
 
 // learn asks for the limits of topics that are asked for and whose limit is not
 // known. What the broker does not tell, for it may not, it will judge.
-func (c *controller) learn(asked map[string]uint64) error {
+func (c *controller) learn(asked []*topic) error {
 	req := &sarama.DescribeConfigsRequest{Version: 4}
 	c.k.mu.Lock()
-	for name := range asked {
-		if !c.k.topics[name].limited {
+	for _, t := range asked {
+		if !t.limited {
 			req.Resources = append(req.Resources, &sarama.ConfigResource{
-				Type: sarama.TopicResource, Name: name, ConfigNames: []string{maxMessageBytes},
+				Type: sarama.TopicResource, Name: t.name, ConfigNames: []string{maxMessageBytes},
 			})
 		}
 	}

@@ -10,76 +10,65 @@ import (
 )
 
 // apply takes what a metadata response says of the topics that were asked for.
-// It returns those that do not exist, and whether to ask again soon.
-func (k *Kafka) apply(resp *sarama.MetadataResponse, asked map[string]uint64) (missing []string, more bool) {
+// It returns those that something waits for and that do not exist.
+func (k *Kafka) apply(resp *sarama.MetadataResponse, asked []*topic) (missing []*topic) {
 	var out settled
 	k.mu.Lock()
 	clear(k.brokers)
 	for _, b := range resp.Brokers {
 		k.brokers[b.ID()] = b.Addr()
 	}
+	for _, t := range asked {
+		t.unready = true // unless there is an answer
+	}
+	k.noteBirths(resp)
 	for _, tm := range resp.Topics {
 		t := k.topics[tm.Name]
 		if t == nil {
 			continue
 		}
 		t.unready = false
-		gone := t.isMissing(tm.Err, k.tune.unknownTopic)
+		unknown := tm.Err == sarama.ErrUnknownTopicOrPartition
+		if !unknown || !t.awaited() {
+			t.missing = absence{}
+		}
 		switch {
 		case tm.Err == sarama.ErrNoError, tm.Err == sarama.ErrLeaderNotAvailable:
-		case gone, tm.Err == sarama.ErrInvalidTopic, tm.Err == sarama.ErrTopicAuthorizationFailed:
-			if gone {
-				missing = append(missing, t.name)
-			}
-			t.answered = asked[t.name]
+			k.applyTopic(t, tm, &out)
+			continue
+		case unknown && !t.awaited():
+			t.answered = t.asked
+			continue
+		case unknown:
+			missing = append(missing, t)
+		}
+		if tm.Err == sarama.ErrInvalidTopic || tm.Err == sarama.ErrTopicAuthorizationFailed || unknown && k.gone(t) {
+			t.answered = t.asked
 			k.refuseTopic(t, k.whyMissing(t, tm.Err), &out)
 			continue
-		default:
-			if tm.Err == sarama.ErrUnknownTopicOrPartition {
-				missing = append(missing, t.name)
-			}
-			t.unready, more = true, true
-			k.topicTrouble(t, fmt.Errorf("topic %s: %w", t.name, tm.Err))
-			continue
 		}
-		if !k.applyTopic(t, tm, asked[t.name], &out) {
-			more = true
-		}
+		t.unready = true
+		k.topicTrouble(t, fmt.Errorf("topic %s: %w", t.name, tm.Err))
 	}
-	more = more || len(resp.Topics) < len(asked)
 	k.mu.Unlock()
 	k.deliver(&out, time.Now())
-	return missing, more
+	return missing
 }
 
-// isMissing tells whether the topic has been missing for too long, now that an
-// answer says err.
-func (t *topic) isMissing(err sarama.KError, patience time.Duration) bool {
-	switch now := time.Now().UnixNano(); {
-	case err != sarama.ErrUnknownTopicOrPartition:
-		t.missing = 0
-	case t.missing == 0:
-		t.missing = now
-	default:
-		return now-t.missing >= int64(patience)
-	}
-	return false
-}
-
-// applyTopic takes the partitions of a topic. It tells whether all that have
+// applyTopic takes the partitions of a topic, which is ready when all that have
 // something to send have a leader.
-func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out *settled) bool {
+func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, out *settled) {
 	n := 0
 	for _, pm := range tm.Partitions {
 		n = max(n, int(pm.ID)+1)
 	}
 	if n == 0 {
 		t.unready = true
-		return false
+		return
 	}
-	t.answered = max(t.answered, asked)
+	t.answered = t.asked
 	if t.stuck != nil {
-		return true
+		return
 	}
 	k.setPartitions(t, tm.Uuid, n, out)
 	leaders := make([]int32, len(t.partitions))
@@ -107,7 +96,6 @@ func (k *Kafka) applyTopic(t *topic, tm *sarama.TopicMetadata, asked uint64, out
 		t.troubled = 0
 		delete(k.uncreated, t.name)
 	}
-	return !t.unready
 }
 
 // errRecreated is a topic that was deleted and created anew.

@@ -20,19 +20,19 @@ type topic struct {
 	sticky     int   // where records without a key go, until a batch of it is cut
 	maxBatch   int   // bytes of a batch; less after the broker found one too large
 	limit      int   // its max.message.bytes; 0: not known
-	limited    bool  // limit is what the broker has told, if it tells
 
 	// Metadata is asked for by raising wanted; an answer to a request that went
 	// out at asked sets answered.
 	wanted, asked, answered uint64
-	unready                 bool // the last answer said to ask again later
+	askAt                   int64 // not earlier, by Kafka.now
+	tries                   int32 // answers in a row that it is not ready
+	unready                 bool  // the last answer said to ask again later
+	limited                 bool  // limit is what the broker has told, if it tells
 	// stuck says that the first of the waiting was refused for good. The others
 	// go nowhere behind it (invariant 5).
-	stuck error
-	// missing is since when every answer has been that there is no such topic, in
-	// ns since 1970; 0: the last one was not.
-	missing  int64
-	troubled int64 // since when something has kept it from being ready, likewise
+	stuck    error
+	missing  absence
+	troubled int64 // since when something has kept it from being ready, by Kafka.now; 0: nothing has
 
 	published, bytes uint64 // acknowledged events, and their keys, values and headers
 }
@@ -135,6 +135,21 @@ func (t *topic) busy() bool {
 		}
 	}
 	return false
+}
+
+// awaited tells whether an event waits to get there.
+func (t *topic) awaited() bool { return t.waiting.n > 0 || t.busy() }
+
+// sortOut parts topics by whether something waits for them.
+func sortOut(topics []*topic) (awaited, idle []*topic) {
+	for _, t := range topics {
+		if t.awaited() {
+			awaited = append(awaited, t)
+		} else {
+			idle = append(idle, t)
+		}
+	}
+	return awaited, idle
 }
 
 // sendable tells whether the partition has something that may go out now, to
