@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -478,40 +477,6 @@ func TestCloseWithDeadLetters(t *testing.T) {
 		t.Error("Close knows the outcome of a dead letter that was not answered")
 	}
 	l.await(t, "all failed", func(done, failed int) bool { return done == 0 && failed == 3 })
-}
-
-// A batch may be in the log though its answer was lost. When the next try is
-// refused for good, its sequence number is not used again: the broker would take
-// the next batch for a repeat of it, and drop it (KIP-98).
-func TestRefusedAfterALostAnswer(t *testing.T) {
-	t.Parallel()
-	cut := newCutter()
-	cluster := fake(t, kfake.ListenFn(cut.listen), kfake.SeedTopics(1, "orders", dlq))
-	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), DeadLetters: allDead})
-	refuse := sync.OnceFunc(func() {
-		cluster.Fault(kfake.Fault{Keys: onlyProduce, Topic: "orders", Err: kerr.InvalidTopicException, Count: 1})
-	})
-	cut.onCut = refuse // the next try
-	first := sync.OnceFunc(func() { cut.cutAnswers(1) })
-	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		first()
-		return nil, nil, false
-	})
-	l := newLedger()
-	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
-	l.await(t, "the refusal", func(_, failed int) bool { return failed == 1 })
-	if err := l.failure(0); fault.KindOf(err) == fault.Poison || !errors.Is(err, errUnsure) {
-		t.Errorf("got %v, want that the outcome is not known", err)
-	}
-	k.Reset()
-	again := newLedger()
-	for i := range 3 {
-		k.Publish(event(i, "orders", []byte("key"), []byte("1")), again.ack(i))
-	}
-	again.awaitDone(t, 3)
-	if got := ids(t, consume(t, cluster.ListenAddrs(), "orders")[0]); !slices.Equal(got, []int{0, 0, 1, 2}) {
-		t.Errorf("the topic holds %v, want each event at least once", got)
-	}
 }
 
 // What waits behind a refused event of a topic that had not answered stays where
