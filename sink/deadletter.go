@@ -211,8 +211,12 @@ func (k *Kafka) bury(m *message, cause error) {
 	if tooLarge(cause) {
 		shorten(rec)
 	}
+	when := m.time
+	if errors.Is(cause, sarama.ErrInvalidTimestamp) { // its topic would refuse the event's time as well
+		when = time.Now().UnixMilli()
+	}
 	dead := messages.Get().(*message)
-	*dead = message{buf: dead.buf, size: m.size, time: m.time, committed: m.committed, published: m.published, lsn: m.lsn, seq: m.seq}
+	*dead = message{buf: dead.buf, size: m.size, time: when, committed: m.committed, published: m.published, lsn: m.lsn, seq: m.seq}
 	dead.fill(rec)
 	k.address(dead, m.ack, cause)
 	dead.ack.(*letter).short = tooLarge(cause)

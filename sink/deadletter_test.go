@@ -122,6 +122,28 @@ func TestDeadLetterOfARefusedRecord(t *testing.T) {
 	}
 }
 
+// A dead letter has the time of its event, unless that is what was wrong with it.
+func TestDeadLetterTime(t *testing.T) {
+	t.Parallel()
+	start := time.Now().Truncate(time.Millisecond)
+	for _, tc := range []struct {
+		err   *kerr.Error
+		isOld bool
+	}{{kerr.InvalidRecord, true}, {kerr.InvalidTimestamp, false}} {
+		cluster := fake(t, kfake.SeedTopics(1, "orders", dlq))
+		refuseGuilty(cluster, tc.err)
+		k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), DeadLetters: allDead})
+		l := newLedger()
+		ev := event(0, "orders", []byte("key"), []byte("guilty"))
+		ev.CommitTime = start.Add(-1000 * time.Hour)
+		k.Publish(ev, l.ack(0))
+		l.awaitDone(t, 1)
+		if got := only(t, cluster, dlq).Timestamp; got.Equal(ev.CommitTime) != tc.isOld || !tc.isOld && got.Before(start) {
+			t.Errorf("%s: a dead letter has the time %v, its event %v", tc.err.Message, got, ev.CommitTime)
+		}
+	}
+}
+
 // Invariant 5: nothing goes out, of no key, while a dead letter is not acknowledged.
 func TestDeadLetterHoldsWhatIsBehind(t *testing.T) {
 	t.Parallel()
