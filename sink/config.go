@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/IBM/sarama"
@@ -81,7 +82,7 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 		if err != nil {
 			host, port = strings.Trim(b, "[]"), "9092"
 		}
-		if strings.TrimSpace(host) == "" || port == "" || strings.ContainsAny(b, "/@ ") {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.TrimSpace(host) == "" || strings.ContainsAny(b, "/@ ") {
 			return c, usage(fmt.Errorf("kafka.brokers: %q is not host:port", b), "such as localhost:9092, or several of them separated by commas")
 		}
 		brokers[i] = net.JoinHostPort(host, port)

@@ -230,6 +230,10 @@ func TestKafkaConfigRefuses(t *testing.T) {
 		{"no brokers", KafkaConfig{}, "kafka.brokers is not set"},
 		{"a URL", KafkaConfig{Brokers: []string{"kafka://a:1"}}, "is not host:port"},
 		{"an empty broker", KafkaConfig{Brokers: []string{""}}, "is not host:port"},
+		{"no port behind the colon", KafkaConfig{Brokers: []string{"localhost:"}}, "is not host:port"},
+		{"a port that is none", KafkaConfig{Brokers: []string{"localhost:abc"}}, "is not host:port"},
+		{"a port that is too large", KafkaConfig{Brokers: []string{"a:9092", "localhost:99999"}}, "is not host:port"},
+		{"port 0", KafkaConfig{Brokers: []string{"localhost:0"}}, "is not host:port"},
 		{"a codec", KafkaConfig{Brokers: ok, Compression: "brotli"}, `kafka.compression "brotli"`},
 		{"TLS that is off", KafkaConfig{Brokers: ok, TLS: TLSConfig{CAFile: "x"}}, "not enabled"},
 		{"OAUTHBEARER", KafkaConfig{Brokers: ok, SASL: SASLConfig{Mechanism: "OAUTHBEARER"}}, "not built yet"},
@@ -246,8 +250,8 @@ func TestKafkaConfigRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want a usage error with %q", tc.name, err, tc.want)
 		}
 	}
-	cfg, err := KafkaConfig{Brokers: []string{"a", "b:1", "::1", "[::1]:2"}}.withDefaults()
-	if want := "[a:9092 b:1 [::1]:9092 [::1]:2]"; err != nil || fmt.Sprint(cfg.Brokers) != want {
+	cfg, err := KafkaConfig{Brokers: []string{"a", "b:1", "::1", "[::1]:2", "127.0.0.1", "c:65535"}}.withDefaults()
+	if want := "[a:9092 b:1 [::1]:9092 [::1]:2 127.0.0.1:9092 c:65535]"; err != nil || fmt.Sprint(cfg.Brokers) != want {
 		t.Errorf("got brokers %v, %v, want %s", cfg.Brokers, err, want)
 	}
 }
