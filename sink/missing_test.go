@@ -146,6 +146,21 @@ func TestMissingTopicThatIsCreated(t *testing.T) {
 	}
 }
 
+// A leader whose address the answer does not tell is none yet.
+func TestLeaderWithoutAnAddress(t *testing.T) {
+	t.Parallel()
+	k, _ := alone(t, CreateTopics{})
+	resp := &sarama.MetadataResponse{}
+	resp.AddBroker("127.0.0.1:1", 0)
+	resp.AddTopicPartition("orders", 0, 5, nil, nil, nil, sarama.ErrNoError)
+	k.apply(resp, nil)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if tp := k.topics["orders"]; tp.partitions[0].leader != -1 || !tp.unready {
+		t.Errorf("got leader %d, unready %v, want to ask again", tp.partitions[0].leader, tp.unready)
+	}
+}
+
 // The brokers may be late to know what the controller has created.
 func TestCreatedTopicIsWaitedFor(t *testing.T) {
 	t.Parallel()

@@ -227,6 +227,20 @@ func TestRefusedProducerWaitsForTheWire(t *testing.T) {
 	}
 }
 
+// The last epoch has none after it: the next producer has another id.
+func TestEpochEnds(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		epoch, want int16
+		armed       bool
+	}{{math.MaxInt16 - 1, math.MaxInt16, true}, {math.MaxInt16, math.MaxInt16, false}} {
+		k := &Kafka{wake: make(chan struct{}, 1), producer: producer{7, tc.epoch}, armed: true, fenced: errUnsure}
+		if k.rearm(); k.producer.epoch != tc.want || k.armed != tc.armed {
+			t.Errorf("after epoch %d: got %d, armed %v", tc.epoch, k.producer.epoch, k.armed)
+		}
+	}
+}
+
 func TestSequenceWraps(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -1,8 +1,11 @@
 package sink
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/IBM/sarama"
 )
 
 // After quiet an event goes out at once; while many come, the next request waits for more.
@@ -29,5 +32,20 @@ func TestLinger(t *testing.T) {
 		if state, d := s.wait(now); state != tc.state || d != tc.waiting {
 			t.Errorf("%s: got %v, %v, want %v, %v", tc.name, state, d, tc.state, tc.waiting)
 		}
+	}
+}
+
+// A broker that the last answer did not name keeps the connection that it has, and gets no other.
+func TestBrokerThatIsNotNamed(t *testing.T) {
+	t.Parallel()
+	s := newSender(&Kafka{brokers: make(map[int32]string)}, 5)
+	open := sarama.NewBroker("127.0.0.1:1")
+	s.conn, s.connAddr = open, "127.0.0.1:1"
+	if err := s.connect(); err != nil || s.conn != open {
+		t.Errorf("got %v, want the connection to stay", err)
+	}
+	s.disconnect()
+	if err := s.connect(); err == nil || !strings.Contains(err.Error(), "has left the cluster") {
+		t.Errorf("got %v, want that the broker has left", err)
 	}
 }
