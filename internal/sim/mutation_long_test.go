@@ -88,21 +88,15 @@ func (g guard) build(t *testing.T, root, pkg string) string {
 // the space around it, is line.
 func replaceLine(t *testing.T, file, text, line, with string) string {
 	t.Helper()
+	if n := countLines(text, line); n != 1 {
+		t.Fatalf("%s has the line %q %d times: the guard has moved", file, line, n)
+	}
 	lines := strings.Split(text, "\n")
-	found := -1
 	for i, l := range lines {
-		if strings.TrimSpace(l) != line {
-			continue
+		if strings.TrimSpace(l) == line {
+			lines[i] = with
 		}
-		if found >= 0 {
-			t.Fatalf("%s has the line %q twice: name another one", file, line)
-		}
-		found = i
 	}
-	if found < 0 {
-		t.Fatalf("%s has no line %q: the guard has moved", file, line)
-	}
-	lines[found] = with
 	return strings.Join(lines, "\n")
 }
 

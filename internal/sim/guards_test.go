@@ -1,6 +1,38 @@
-//go:build long
-
 package sim
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestGuardsStand holds the guards to where they are: TestLongGuards, which
+// takes them away, takes long.
+func TestGuardsStand(t *testing.T) {
+	t.Parallel()
+	for _, g := range guards {
+		text, err := os.ReadFile(filepath.Join("../..", g.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{g.line, g.more[0]} {
+			if n := countLines(string(text), line); n != 1 && line != "" {
+				t.Errorf("%s: %s has the line %q %d times", g.name, g.file, line, n)
+			}
+		}
+	}
+}
+
+// countLines counts the lines of a text that are line without the space around it.
+func countLines(text, line string) (n int) {
+	for l := range strings.Lines(text) {
+		if strings.TrimSpace(l) == line {
+			n++
+		}
+	}
+	return n
+}
 
 // guard is a place in the production code that keeps a promise, and what takes
 // it away: one line that stands in the file exactly once.
@@ -105,4 +137,12 @@ var guards = []guard{
 		line: "if p.leader < 0 && p.sendable() { // only now: what is unready must have something to ask for", with: "if p.leader < 0 {", by: "sink TestOversizedThroughTrouble"},
 	{name: "a partition goes on after its topic was refused", file: "sink/metadata.go",
 		line: "default: // it has a leader, who will say the same", with: "case false:", by: "sink TestOversizedThroughTrouble"},
+
+	// what only a test of its own can see
+	{name: "a connection that idled is not trusted", file: "sink/sender.go",
+		line: "if s.conn != nil && time.Since(s.sent) > s.k.tune.staleConn {", with: "if false {", by: "sink TestIdleConnectionIsClosed"},
+	{name: "a recovery drops no slot that is another's", file: "cdc/recover.go",
+		line: "if err := v.cat.ownSlot(c); err != nil {", with: "if err := v.cat.ownSlot(c); err != nil && false {", by: "cdc TestRecoverLeavesOthersSlots"},
+	{name: "a server that is stopping is not kept waiting", file: "cdc/line.go",
+		line: "if err := l.watch.Err(); errors.Is(err, errServerStopping) {", with: "if err := l.watch.Err(); errors.Is(err, errServerStopping) && false {", by: "cdc TestShutdownIsNotHeldUpByAnEnd"},
 }
