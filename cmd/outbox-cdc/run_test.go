@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,12 +79,16 @@ func (p *relayProcess) event(t *testing.T, name string) map[string]any {
 
 func TestRunWaitsForPostgresAndStops(t *testing.T) {
 	t.Parallel()
-	for signal, sink := range map[os.Signal]string{
+	// Behind nohup the tests ignore it, and so would what they start: what is caught is not ignored by a child.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(caught) })
+	for sig, sink := range map[os.Signal]string{
 		syscall.SIGTERM: "--kafka-brokers=" + refusing(t),
 		syscall.SIGHUP:  "--stdout",
 		os.Interrupt:    "--stdout",
 	} {
-		t.Run(signal.String(), func(t *testing.T) {
+		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
 			p := startRelay(t, nil, sink, "--http-listen=127.0.0.1:0", "--postgres-url", unreachable(t))
 			started := p.event(t, "outbox.started")
@@ -105,12 +110,13 @@ func TestRunWaitsForPostgresAndStops(t *testing.T) {
 			if code, body := get(t, address+"/metrics"); code != 200 || !strings.Contains(body, `outbox_cdc_state{state="starting"} 1`) {
 				t.Errorf("/metrics: %d without the relay's state", code)
 			}
-			if err := p.Process.Signal(signal); err != nil {
+			if err := p.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
+			defer time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() }).Stop()
 			rest := readAll(p.log)
 			if err := p.Wait(); err != nil {
-				t.Errorf("after %v: %v", signal, err)
+				t.Errorf("after %v: %v", sig, err)
 			}
 			if strings.Contains(rest, "hunter2") {
 				t.Errorf("the log shows the password:\n%s", rest)
