@@ -68,7 +68,7 @@ func checkReplication(ctx context.Context, c Config) fault.Finding {
 func (cat catalog) checkPublication(c Config) fault.Finding {
 	const check = "publication"
 	p := cat.publication
-	fresh := cat.slot == nil || cat.usableSlot(c) != nil // another's slot says nothing of this publication
+	fresh := cat.slot == nil || cat.ownSlot(c) != nil // another's slot says nothing of this publication
 	switch {
 	case p == nil && fresh && cat.mayPublish(c) != nil:
 		return failing(check, cat.mayPublish(c))

@@ -51,7 +51,8 @@ func (v *cover) lost(c Config, before *cover) error {
 		return missingPublication(c)
 	case v.table == 0:
 		return fault.New(fault.SlotLost, op, fmt.Errorf("table %s is gone: it was dropped, renamed, or moved to another schema", c.Table),
-			"if it has another name now: rename it back, or set table.name, and start again, no row is missed; if it was dropped: create it, and "+recoverHint)
+			"if it has another name now, under which the publication shows it: rename it back, or set table.name, and start again; if it was dropped, or the publication is one of a schema that it has left: "+
+				"put it back, and "+recoverHint)
 	case !v.covered:
 		return fault.New(fault.SlotLost, op,
 			fmt.Errorf("publication %q no longer publishes table %s (it was taken out, or dropped and created again)", c.Publication, c.Table), addTableHint(c))

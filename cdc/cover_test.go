@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -239,6 +240,33 @@ func TestRestartSaysAltered(t *testing.T) {
 		if err := r.stop(t); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A relay that may not write the mark tells of an altered publication once, and
+// not at each connection.
+func TestAlteredIsToldOnce(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	c := configFor(database)
+	c.Publication = database
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), conn, "ALTER PUBLICATION "+ident(database)+" SET (publish = 'insert, update')")
+	role := database + "_r"
+	mustExec(t, t.Context(), conn, "CREATE ROLE "+role+" LOGIN REPLICATION PASSWORD 'right'")
+	t.Cleanup(func() { mustExec(t, context.Background(), conn, "DROP ROLE "+role) })
+	c.URL = shared.URLFor(database, role, "right")
+	log := newLogBuffer()
+	c.Log = log.logger()
+	r := start(t, c, newMemory(false))
+	for session := range uint64(3) {
+		eventually(t, "the session", func() bool { s := r.Stats(); return s.Reconnects == session && s.State == Streaming })
+		mustExec(t, t.Context(), conn, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1", database)
+	}
+	if n := log.count("outbox.publication_altered"); n != 1 || !log.contains("`outbox-cdc init`") {
+		t.Errorf("told %d times", n)
 	}
 }
 

@@ -57,6 +57,7 @@ func TestTimelineDiverged(t *testing.T) {
 		"promoted, older":         {same(1, ""), same(2, left(1, wal.Start)), false, "server_has_until=" + wal.Start.String()},
 		"older, none was seen":    {same(1, ""), same(2, left(1, wal.Start)), true, ""},
 		"old primary back":        {same(2, left(1, wal.Start)), same(1, ""), false, "an old primary that is back"},
+		"primary back, none seen": {same(2, left(1, wal.Start)), same(1, ""), true, ""},
 		"promoted from elsewhere": {same(2, left(1, wal.Start)), same(3, left(1, wal.End())), false, "an old primary that is back"},
 		"another cluster":         {same(1, ""), walsim.Identity{System: "1", Timeline: 1}, false, "another database cluster"},
 	} {

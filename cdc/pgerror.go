@@ -40,6 +40,9 @@ const (
 // client's encoding has no character.
 const classData = "22"
 
+// unsendable is the hint for such a row.
+const unsendable = "a row has what the server cannot send as text in UTF-8, or on which the publication's row filter fails: mend or delete the row (or the filter)"
+
 // past is how to get past such a row once it is mended: the WAL has it as it was.
 const past = ", then give up what the slot has not sent: stop every relay of this slot, and `outbox-cdc recover --replace-slot` sends what the table holds"
 
@@ -80,9 +83,8 @@ func postgresError(op string, err error) error {
 		return fault.New(fault.Unreachable, op, flat, "raise max_connections (max_wal_senders, if it is about walsenders or replication) and restart the server, or end connections that nobody uses")
 	case code == codeLimitExceeded:
 		return fault.New(fault.Unreachable, op, flat, freeSlotHint)
-	case strings.HasPrefix(code, classData):
-		return fault.New(fault.Poison, op, flat,
-			"a row has what the server cannot send as text in UTF-8, or on which the publication's row filter fails: mend or delete the row (or the filter)"+past)
+	case connecting && strings.HasPrefix(code, classData):
+		return fault.New(fault.Usage, op, flat, "postgres.url gives a parameter a value that the server does not take")
 	case code != "":
 		if passing(code) {
 			return fault.New(fault.Unreachable, op, flat, "")

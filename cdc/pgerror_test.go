@@ -35,7 +35,7 @@ func TestPostgresError(t *testing.T) {
 		"many connections": {of("53300"), fault.Unreachable, "max_wal_senders"},
 		"no right":         {of("42501"), fault.Unexpected, "outbox-cdc init"},
 		"shutting down":    {of("57P01"), fault.Unreachable, ""},
-		"a row's content":  {of("22P05"), fault.Poison, "outbox-cdc recover --replace-slot"},
+		"a bad value":      {of("22023"), fault.Unexpected, ""},
 		"no TLS":           {errors.New("failed:\n\ta: tls error: server refused TLS connection\n\tb: tls error: server refused TLS connection\n"), fault.Usage, "sslmode"},
 		"no TLS first":     {&net.OpError{Op: "a", Err: errors.New("failed:\n\ta: tls error: server refused TLS connection\n\ta: read only connection\n")}, fault.Unreachable, ""},
 		"syntax":           {of("42601"), fault.Unexpected, ""},

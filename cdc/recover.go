@@ -99,6 +99,9 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 	if err := v.look(ctx); err != nil {
 		return 0, err
 	}
+	if err := v.mark(ctx); err != nil {
+		return 0, err
+	}
 	n, err := r.carryOut(ctx, &v)
 	if err != nil {
 		return n, unfinished(err, n)
@@ -106,9 +109,9 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 	return n, nil
 }
 
-// carryOut does what was planned.
+// carryOut does what was planned and marked.
 func (r *Relay) carryOut(ctx context.Context, v *recovery) (int64, error) {
-	if err := v.mark(ctx); err != nil {
+	if err := v.repair(ctx); err != nil {
 		return 0, err
 	}
 	if err := v.snapshot(ctx); err != nil {
@@ -219,9 +222,15 @@ func (v *recovery) choose() error {
 		v.plan.Problem = err.Error()
 	}
 	v.plan.Publication, v.plan.Slot = planKeep, planKeep
+	if err := v.cat.ownSlot(c); err != nil {
+		return err
+	}
 	switch {
 	case p == nil:
 		v.plan.Publication = planCreate
+		if err := v.cat.mayPublish(c); err != nil {
+			return err
+		}
 	case !p.Owned:
 		return fault.New(fault.Unexpected, "recover", fmt.Errorf("publication %q belongs to another role than %q", c.Publication, v.cat.server.Role),
 			"run `outbox-cdc recover` as the publication's owner, with REPLICATION")
@@ -236,9 +245,6 @@ func (v *recovery) choose() error {
 			"stop every relay of this slot first; they refuse to stream until the recovery has ended")
 	case v.options.ReplaceSlot, p == nil, s.lost(), p != nil && replaces(p.Comment) == s.ConfirmedLSN && s.ConfirmedLSN != 0:
 		v.plan.Slot = planReplace
-	}
-	if err := v.cat.ownSlot(c); err != nil {
-		return err
 	}
 	if v.plan.Slot == planKeep {
 		return v.cat.usableSlot(c)
@@ -260,7 +266,7 @@ func replaces(comment string) pglogrepl.LSN {
 	return lsn
 }
 
-// mark writes down that a recovery has begun, and makes the publication cover the table.
+// mark writes down that a recovery has begun.
 func (v *recovery) mark(ctx context.Context) error {
 	c := v.config
 	comment := string(recovering)
@@ -271,9 +277,12 @@ func (v *recovery) mark(ctx context.Context) error {
 	if v.plan.Publication == planCreate {
 		sql = createPublicationSQL(c) + ";" + sql
 	}
-	if err := exec(ctx, v.conn, "mark publication", sql); err != nil {
-		return err
-	}
+	return exec(ctx, v.conn, "mark publication", sql)
+}
+
+// repair makes the publication cover the table, and looks at things as they are now.
+func (v *recovery) repair(ctx context.Context) error {
+	c := v.config
 	if v.plan.Publication == planRepair {
 		set := fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert', publish_via_partition_root = true)", ident(c.Publication))
 		if !v.cat.publication.Covers {
@@ -365,7 +374,16 @@ func (v *recovery) done(ctx context.Context) error {
 		return err
 	}
 	// As it was when the snapshot was taken: what has changed since is the next run's to notice.
+	var b backoff
 	err := setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
+	for fault.KindOf(err) == fault.Unreachable && !v.conn.IsClosed() { // a lock: after hours of sending that is waited for
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(b.wait()):
+		}
+		err = setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
+	}
 	if errors.Is(err, errMarkChanged) {
 		return fault.New(fault.Unexpected, "recover", err, "every row was sent; start `outbox-cdc recover` again to have it remembered")
 	}

@@ -52,7 +52,10 @@ func TestRecoverSlotTakenBeforeMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
-	checkFault(t, v.mark(t.Context()), fault.Unexpected, "just now")
+	if err := v.mark(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkFault(t, v.repair(t.Context()), fault.Unexpected, "just now")
 }
 
 // crowd is a sink that counts what is in flight.

@@ -37,6 +37,7 @@ type Relay struct {
 	reached bool    // Postgres has answered once
 	worked  bool    // it has streamed, or stood by
 	sight   sight   // of the watch
+	altered string  // the version of the publication that was last told to be another
 
 	// These are the constants of the same names, but for tests.
 	progressInterval, watchInterval, blindFor time.Duration
@@ -217,9 +218,10 @@ func (r *Relay) prepare(ctx context.Context, arrived func()) (*pgx.Conn, error) 
 		closeSQL(conn)
 		return nil, err
 	}
-	if cat.altered() {
+	if cat.altered() && r.altered != cat.cover.version {
+		r.altered = cat.cover.version
 		r.config.Log.Warn("outbox.publication_altered", "publication", r.config.Publication,
-			"hint", "if it did not publish inserts for a while, "+meanwhile)
+			"hint", "if it did not publish inserts for a while, "+meanwhile+"; `outbox-cdc init`, run by the publication's owner, accepts it as it is")
 	}
 	if r.cover == nil {
 		r.cover = cat.cover // as of now: standing by may take long

@@ -59,8 +59,7 @@ func (v *recovery) unreadable(op string, err error) error {
 			fmt.Sprintf("recovery reads the table, which streaming does not: GRANT SELECT ON %s TO %s", v.config.Table.quoted(), ident(v.cat.server.Role)))
 	}
 	if strings.HasPrefix(pgCode(err), classData) {
-		return fault.New(fault.Poison, op, oneLine{err},
-			"a row has what the server cannot send as text in UTF-8, or on which the publication's row filter fails: mend or delete the row (or the filter)")
+		return fault.New(fault.Poison, op, oneLine{err}, unsendable)
 	}
 	return postgresError(op, err)
 }

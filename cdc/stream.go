@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -232,6 +233,9 @@ func (s *stream) refused(op string, err error) error {
 				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while; "+recoverHint)
 		}
 		return fault.New(fault.Unreachable, op, oneLine{err}, "")
+	}
+	if s.started && strings.HasPrefix(pgCode(err), classData) {
+		return fault.New(fault.Poison, op, oneLine{err}, unsendable+past)
 	}
 	return replicationError(op, err)
 }

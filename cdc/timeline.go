@@ -33,7 +33,7 @@ type fork struct {
 func (h history) forked(ctx context.Context, conn *pgconn.PgConn, now pglogrepl.IdentifySystemResult) (*fork, error) {
 	f := &fork{system: now.SystemID, timeline: now.Timeline}
 	switch {
-	case h.system == "" || now.SystemID == h.system && now.Timeline == h.timeline:
+	case h.system == "" || now.SystemID == h.system && (now.Timeline == h.timeline || h.published == 0):
 		return nil, nil
 	case now.SystemID != h.system, now.Timeline < h.timeline: // an earlier timeline has no history of a later one
 		return f, nil

@@ -183,19 +183,23 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) e
 // and a server that cannot be asked, mean that the connection has died.
 func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn, error) {
 	began := time.Now()
+	endedAt := began
 	var b backoff
 	for {
 		trying, cancel := brief(ctx)
 		conn, err := connectSQL(trying, w.config.URL)
 		cancel()
 		// Any other answer is of a server that goes on.
-		ended = stopping(err) || ended && pgCode(err) == ""
+		was := ended
+		if ended = stopping(err) || ended && pgCode(err) == ""; ended && !was {
+			endedAt = time.Now()
+		}
 		switch {
 		case err == nil:
 			return conn, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case ended && time.Since(began) > letGoAfter:
+		case ended && time.Since(endedAt) > letGoAfter:
 			return nil, errServerStopping
 		case suspected && !ended:
 			return nil, fault.New(fault.Unreachable, "watch the server", fmt.Errorf("no sign of life on the replication connection, and %w", err), "")

@@ -10,18 +10,19 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
-// youngSQL compares the table's entry in the publication, or what stands for
-// it, with the oldest transaction that the slot has still to decode. That is
-// its own only once somebody has streamed from it: it begins with the oldest
-// one of all slots, which says nothing.
+// youngSQL compares the entry of the table, or of its schema, in the publication
+// with the oldest transaction that the slot has still to decode. A publication
+// FOR ALL TABLES has none: what changes with each ALTER is no evidence. Neither
+// is a transaction that is not the slot's own: it begins with the oldest one of
+// all slots, and has one of its own once it was streamed from for a while.
 const youngSQL = `
 SELECT age(coalesce(
          (SELECT r.xmin FROM pub JOIN pg_publication_rel r ON r.prpubid = pub.oid JOIN ours ON ours.oid = r.prrelid),
-         (SELECT s.xmin FROM pub JOIN pg_publication_namespace s ON s.pnpubid = pub.oid
-            JOIN pg_class c ON c.relnamespace = s.pnnspid JOIN ours ON ours.oid = c.oid),
-         (SELECT xmin FROM pub))) BETWEEN 0 AND age(catalog_xmin)
+         (SELECT n.xmin FROM pub JOIN pg_publication_namespace n ON n.pnpubid = pub.oid
+            JOIN pg_class c ON c.relnamespace = n.pnnspid JOIN ours ON ours.oid = c.oid))) BETWEEN 0 AND age(s.catalog_xmin)
        AND EXISTS (SELECT FROM pg_stat_replication_slots WHERE slot_name = $4 AND total_txns > 0)
-  FROM pg_replication_slots WHERE slot_name = $4`
+       AND NOT EXISTS (SELECT FROM pg_replication_slots o WHERE o.slot_name <> $4 AND o.catalog_xmin = s.catalog_xmin)
+  FROM pg_replication_slots s WHERE s.slot_name = $4`
 
 // skipsPublications is the first version whose walsender skips a publication
 // that did not exist at a point of the WAL, with a warning in the server's log.

@@ -24,6 +24,7 @@ var (
 // may be called from any goroutine.
 type Tracker struct {
 	window    *Window
+	rewinds   uint64        // of the window, before this Tracker
 	confirmed atomic.Uint64 // written under mu
 
 	mu         sync.Mutex
@@ -50,7 +51,7 @@ type Tx struct {
 // confirmed position is confirmed (Invariant 8). w may hold events of earlier
 // sessions.
 func NewTracker(confirmed pglogrepl.LSN, w *Window) *Tracker {
-	t := &Tracker{window: w}
+	t := &Tracker{window: w, rewinds: w.rewinds.Load()}
 	t.confirmed.Store(uint64(confirmed))
 	return t
 }
@@ -178,7 +179,9 @@ func (x *Tx) settle(bytes int, failure error) {
 		t.fail(failure)
 	} else {
 		t.window.acknowledged.Add(1)
-		t.window.see(x.commit)
+		if t.rewinds == t.window.rewinds.Load() {
+			t.window.see(x.commit)
+		}
 	}
 	t.advance(x)
 }

@@ -359,7 +359,11 @@ func TestSeen(t *testing.T) {
 	w.Rewind(120)
 	want("rewound", 120)
 	first.Done(10)
-	want("acknowledged late", 150)
+	want("acknowledged late", 120)
+	other := NewTracker(120, w).BeginAt(140)
+	other.Add(10)
+	other.Done(10)
+	want("of the new WAL", 140)
 }
 
 // After a breach the position stands still for good: nobody need wait for it.

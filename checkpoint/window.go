@@ -15,6 +15,7 @@ type Window struct {
 	events, bytes       atomic.Int64
 	acknowledged        atomic.Uint64
 	seen                atomic.Uint64
+	rewinds             atomic.Uint64
 	changed             chan struct{}
 }
 
@@ -51,8 +52,12 @@ func (w *Window) Acknowledged() uint64 { return w.acknowledged.Load() }
 // times far beyond what may be confirmed, for events are acknowledged in any order.
 func (w *Window) Seen() pglogrepl.LSN { return pglogrepl.LSN(w.seen.Load()) }
 
-// Rewind sets Seen to lsn, for a server whose WAL goes another way from there.
-func (w *Window) Rewind(lsn pglogrepl.LSN) { w.seen.Store(uint64(lsn)) }
+// Rewind sets Seen to lsn, for a server whose WAL goes another way from there:
+// what Trackers that were made before have on its way does not count any more.
+func (w *Window) Rewind(lsn pglogrepl.LSN) {
+	w.rewinds.Add(1)
+	w.seen.Store(uint64(lsn))
+}
 
 // see raises seen. Trackers of several sessions may be at it at once.
 func (w *Window) see(lsn pglogrepl.LSN) {

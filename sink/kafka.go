@@ -87,7 +87,7 @@ var defaultTuning = tuning{
 	maxAskBackoff:  time.Second,
 	checkPatience:  5 * time.Second,
 	refresh:        5 * time.Minute,
-	staleConn:      3 * time.Minute,
+	staleConn:      30 * time.Second,
 	logEvery:       5 * time.Second,
 	topicPatience:  2 * time.Second,
 	unknownTopic:   30 * time.Second,

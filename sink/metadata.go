@@ -135,7 +135,7 @@ func (k *Kafka) setPartitions(t *topic, id sarama.Uuid, n int, out *settled) {
 // refuseTopic convicts what waits to go to a topic that the cluster will not
 // let us write to, or does not have.
 func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
-	if t.waiting.n > 0 {
+	if t.stuck == nil && t.waiting.n > 0 {
 		t.stuck = k.condemn(t.waiting.cut(k.guilty(t, t.waiting.n), math.MaxInt), t.name, cause, out)
 		k.stop(t.stuck)
 	}

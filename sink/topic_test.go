@@ -72,7 +72,7 @@ func TestTopicIsCreated(t *testing.T) {
 			t.Parallel()
 			cluster := fake(t, append(tc.opts, kfake.NumBrokers(2))...)
 			tune := quick()
-			tune.topicPatience = defaultTuning.topicPatience
+			tune.topicPatience = time.Minute
 			k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs(), CreateTopics: tc.create})
 			l := newLedger()
 			for i := range 100 {
