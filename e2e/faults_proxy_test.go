@@ -34,11 +34,17 @@ type proxyLink struct {
 
 func newProxy(t *testing.T, target string) *tcpProxy {
 	t.Helper()
+	return newSlowProxy(t, target, 0)
+}
+
+// newSlowProxy lets so many bytes a second through to the client; 0: as they come.
+func newSlowProxy(t *testing.T, target string, rate int) *tcpProxy {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &tcpProxy{listener: l, target: target}
+	p := &tcpProxy{listener: l, target: target, rate: rate}
 	p.wait.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()

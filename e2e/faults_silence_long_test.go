@@ -15,8 +15,7 @@ func TestLongFaultSlowLink(t *testing.T) {
 	t.Parallel()
 	const rate, size = 150_000, 3_000_000
 	s := newStage(t, sharedPostgres(t, "17"), sharedKafka(t).Brokers())
-	p := newProxy(t, s.pg.Addr())
-	p.rate = rate
+	p := newSlowProxy(t, s.pg.Addr(), rate)
 	s.env = append(s.env, "OUTBOX_CDC_POSTGRES_URL="+s.via(p.address()), "OUTBOX_CDC_KAFKA_COMPRESSION=gzip")
 	r := s.run()
 	r.AwaitState("streaming")

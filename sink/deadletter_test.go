@@ -533,12 +533,17 @@ func TestNothingPassesARefusedTopic(t *testing.T) {
 	f.Remove()
 	k.wantAll()
 	k.wakeControl()
+	waiting := 0
 	eventually(t, "another answer", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		tp := k.topics["orders"]
+		waiting = tp.waiting.n
 		return tp.answered == tp.wanted && tp.wanted > 1
 	})
+	if waiting != 2 { // what has a partition goes out in a moment
+		t.Errorf("%d events wait behind the refused one, want 2", waiting)
+	}
 	if got := consume(t, cluster.ListenAddrs(), "orders"); len(got) > 0 {
 		t.Errorf("%d records passed the refused one", len(got[0]))
 	}
