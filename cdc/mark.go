@@ -36,26 +36,37 @@ func readMark(comment string) mark {
 	}
 }
 
-// readyMark is ready with what a restart compares: which table is published, by
-// which entry of the publication, and the version of that. pg_upgrade keeps the
-// table's OID alone.
-func (cat catalog) readyMark() mark {
-	return mark(fmt.Sprintf("%s v%d %d:%d %s", ready, cat.server.major(), cat.cover.table, cat.cover.entry, cat.cover.version))
+// shown is what a restart compares: which table is published, by which entry of
+// the publication, and the version of that. pg_upgrade keeps the table's OID alone.
+type shown struct {
+	major        int // of the server
+	table, entry uint32
+	version      string
 }
 
-const readyFormat = markPrefix + string(ready) + " v%d %d:%d %s"
+const readyFormat = string(ready) + " v%d %d:%d %s"
+
+// readyMark is ready with what is shown now.
+func (cat catalog) readyMark() mark {
+	return mark(fmt.Sprintf(readyFormat, cat.server.major(), cat.cover.table, cat.cover.entry, cat.cover.version))
+}
+
+// readShown returns what was shown when the publication was marked as ready. A
+// mark without that, as a DBA's SQL writes it, is no evidence.
+func readShown(comment string) (before shown, ok bool) {
+	n, _ := fmt.Sscanf(comment, markPrefix+readyFormat, &before.major, &before.table, &before.entry, &before.version)
+	const table = 3 // parts: all but the version
+	return before, n >= table
+}
 
 // sameTable tells whether the publication shows the table that it showed when
-// it was marked as ready. A mark without that, as a DBA's SQL writes it, is no evidence.
+// it was marked as ready.
 func (cat catalog) sameTable(c Config) error {
-	var major int
-	var table, entry uint32
-	var version string
-	const parts = 3
-	if n, _ := fmt.Sscanf(cat.publication.Comment, readyFormat, &major, &table, &entry, &version); n < parts {
+	before, ok := readShown(cat.publication.Comment)
+	if !ok {
 		return nil
 	}
-	if table != cat.cover.table || major == cat.server.major() && entry != cat.cover.entry {
+	if before.table != cat.cover.table || before.major == cat.server.major() && before.entry != cat.cover.entry {
 		return replacedTable("check publication", c)
 	}
 	return nil
@@ -64,12 +75,9 @@ func (cat catalog) sameTable(c Config) error {
 // altered tells whether the publication was altered since it was marked as
 // ready: it may have published no inserts for a while.
 func (cat catalog) altered() bool {
-	var major int
-	var table, entry uint32
-	var version string
-	n, _ := fmt.Sscanf(cat.publication.Comment, readyFormat, &major, &table, &entry, &version)
-	const parts = 4
-	return n == parts && major == cat.server.major() && entry == cat.cover.entry && version != cat.cover.version
+	before, ok := readShown(cat.publication.Comment)
+	return ok && before.major == cat.server.major() && before.entry == cat.cover.entry &&
+		before.version != "" && before.version != cat.cover.version
 }
 
 // errMarkChanged says that the mark is not what was decided by.
@@ -81,20 +89,18 @@ func lockMarkSQL(c Config) string {
 	return fmt.Sprintf("SELECT pg_advisory_xact_lock(hashtext('outbox-cdc mark'), hashtext(%s))", literal(c.Publication))
 }
 
-// setMark writes the mark, if the comment still is what it was.
-func setMark(ctx context.Context, conn *pgx.Conn, c Config, was string, m mark) error {
-	return setComment(ctx, conn, c, was, markPrefix+string(m))
-}
-
-// setComment writes the comment, if it still is what it was; otherwise it
+// setMark writes the mark, if the comment still is what it was; otherwise it
 // returns errMarkChanged. A recovery that has begun meanwhile must not be forgotten.
-func setComment(ctx context.Context, conn *pgx.Conn, c Config, was, comment string) error {
+func setMark(ctx context.Context, conn *pgx.Conn, c Config, was string, m mark) error {
 	const op = "comment on publication"
 	// Each statement sees what the one before has waited for. A session that vanishes lets go.
 	begin := "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '10s'; " + lockMarkSQL(c)
 	err := exec(ctx, conn, op, begin)
 	if err == nil {
-		err = replaceComment(ctx, conn, c, was, comment)
+		err = stillMarked(ctx, conn, c, was)
+	}
+	if err == nil {
+		err = exec(ctx, conn, op, commentSQL(c, m))
 	}
 	if err != nil {
 		_ = exec(ctx, conn, op, "ROLLBACK") // a connection on which that fails is of no more use
@@ -103,7 +109,8 @@ func setComment(ctx context.Context, conn *pgx.Conn, c Config, was, comment stri
 	return exec(ctx, conn, op, "COMMIT")
 }
 
-func replaceComment(ctx context.Context, conn *pgx.Conn, c Config, was, comment string) error {
+// stillMarked compares the comment with what it was.
+func stillMarked(ctx context.Context, conn *pgx.Conn, c Config, was string) error {
 	var is string
 	err := queryRow(ctx, conn, []any{&is}, `SELECT coalesce((SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = $1), '')`, c.Publication)
 	switch {
@@ -112,5 +119,5 @@ func replaceComment(ctx context.Context, conn *pgx.Conn, c Config, was, comment 
 	case is != was:
 		return errMarkChanged
 	}
-	return exec(ctx, conn, "comment on publication", fmt.Sprintf("COMMENT ON PUBLICATION %s IS %s", ident(c.Publication), literal(comment)))
+	return nil
 }

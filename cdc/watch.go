@@ -183,17 +183,22 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) e
 // and a server that cannot be asked, mean that the connection has died.
 func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn, error) {
 	began := time.Now()
-	endedAt := began
+	var endedAt time.Time // zero: it has not
+	if ended {
+		endedAt = began
+	}
 	var b backoff
 	for {
 		trying, cancel := brief(ctx)
 		conn, err := connectSQL(trying, w.config.URL)
 		cancel()
-		// Any other answer is of a server that goes on.
-		was := ended
-		if ended = stopping(err) || ended && pgCode(err) == ""; ended && !was {
+		switch {
+		case stopping(err) && endedAt.IsZero():
 			endedAt = time.Now()
+		case !stopping(err) && pgCode(err) != "": // any other answer is of a server that goes on
+			endedAt = time.Time{}
 		}
+		ended := !endedAt.IsZero()
 		switch {
 		case err == nil:
 			return conn, nil
