@@ -67,9 +67,6 @@ type gate struct {
 	// that would have gone is not known: its dead letter waits until all that
 	// came before is settled, and all that came behind waits for it.
 	behind list
-
-	logged time.Time
-	silent int // dead letters that were not logged since
 }
 
 func (g *gate) closed() bool { return g != nil && g.left > 0 }
@@ -272,15 +269,9 @@ func (k *Kafka) unsettled() bool {
 
 // sayBuried logs a dead letter, unless it has just logged one.
 func (k *Kafka) sayBuried(l *letter) {
-	now := time.Now()
-	if now.Sub(k.gate.logged) < k.tune.logEvery {
-		k.gate.silent++
-		return
+	const event = "outbox.dead_letter"
+	if unlogged, due := k.due(event, time.Now()); due {
+		args := []any{"id", l.id, "topic", l.topic, "dead_letter_topic", k.cfg.DeadLetters.Topic, "error", l.cause}
+		k.log.Warn(event, append(args, unlogged...)...)
 	}
-	args := []any{"id", l.id, "topic", l.topic, "dead_letter_topic", k.cfg.DeadLetters.Topic, "error", l.cause}
-	if k.gate.silent > 0 {
-		args = append(args, "unlogged", k.gate.silent)
-	}
-	k.log.Warn("outbox.dead_letter", args...)
-	k.gate.logged, k.gate.silent = now, 0
 }

@@ -48,6 +48,7 @@ type Kafka struct {
 	onWire   int           // batches
 	idle     chan struct{} // closed when closing and nothing is on the wire
 	link     link
+	said     map[string]said // by event
 	counters counters
 	latency  latencies
 }
@@ -109,7 +110,7 @@ func newKafka(cfg KafkaConfig, builder *Builder, tune tuning) (*Kafka, error) {
 		cfg: cfg, tune: tune, log: cfg.Log, builder: builder, began: time.Now(),
 		quit: make(chan struct{}), wake: make(chan struct{}, 1), idle: make(chan struct{}),
 		topics: make(map[string]*topic), senders: make(map[int32]*sender), brokers: make(map[int32]string), uncreated: make(map[string]error),
-		link:     link{changed: make(chan struct{}), said: make(map[string]said)},
+		link: link{changed: make(chan struct{})}, said: make(map[string]said),
 		counters: counters{retries: make(map[string]uint64), failures: make(map[string]uint64), dead: make(map[string]uint64)},
 		latency:  newLatencies(),
 	}

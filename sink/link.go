@@ -18,20 +18,13 @@ import (
 
 // link is how the cluster has answered lately. Kafka.mu guards it.
 type link struct {
-	once    bool            // it has answered
-	lost    bool            // the last question to the cluster as a whole got no answer
-	err     error           // the last trouble
-	errAt   time.Time       // when
-	refusal error           // why it will not have us, while it never has
-	changed chan struct{}   // closed at each news for Connect
-	said    map[string]said // by event
-	closed  int             // rounds in a row that ended in a greeting and a closed connection
-}
-
-// said is what was logged of one kind of trouble.
-type said struct {
-	at     time.Time
-	silent int // lines that were not logged since
+	once    bool          // it has answered
+	lost    bool          // the last question to the cluster as a whole got no answer
+	err     error         // the last trouble
+	errAt   time.Time     // when
+	refusal error         // why it will not have us, while it never has
+	changed chan struct{} // closed at each news for Connect
+	closed  int           // rounds in a row that ended in a greeting and a closed connection
 }
 
 // Connect waits until the cluster has answered, and retries for as long as ctx
@@ -119,21 +112,15 @@ const checkBrokers = "check kafka.brokers, and that a broker runs and can be rea
 func (k *Kafka) trouble(event string, err error, hint string) {
 	now := time.Now()
 	k.link.err, k.link.errAt = err, now
-	last := k.link.said[event]
-	if now.Sub(last.at) < k.tune.logEvery {
-		last.silent++
-		k.link.said[event] = last
+	unlogged, due := k.due(event, now)
+	if !due {
 		return
 	}
-	args := []any{"error", err}
-	if last.silent > 0 {
-		args = append(args, "unlogged", last.silent)
-	}
+	args := append([]any{"error", err}, unlogged...)
 	if hint != "" {
 		args = append(args, "hint", hint)
 	}
 	k.log.Warn(event, args...)
-	k.link.said[event] = said{at: now}
 }
 
 // quietTries is how many tries may fail without an operator's doing anything.

@@ -97,10 +97,19 @@ func (k *Kafka) created(topics []*topic, answer *sarama.CreateTopicsResponse) {
 	}
 }
 
+// toCreate returns what is known of a topic that the relay is to create, if err
+// says that it does not exist.
+func (k *Kafka) toCreate(t *topic, err error) (uncreated, bool) {
+	if k.cfg.CreateTopics.Partitions == 0 || !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+		return uncreated{}, false
+	}
+	return uncreated{t.name, k.uncreated[t.name]}, true
+}
+
 // whyMissing adds, to a topic that does not exist, why it could not be created.
-func (k *Kafka) whyMissing(t *topic, err sarama.KError) error {
-	if err == sarama.ErrUnknownTopicOrPartition && k.cfg.CreateTopics.Partitions > 0 {
-		return uncreated{t.name, k.uncreated[t.name]}
+func (k *Kafka) whyMissing(t *topic, err error) error {
+	if e, creating := k.toCreate(t, err); creating {
+		return e
 	}
 	return err
 }
@@ -112,9 +121,9 @@ func (k *Kafka) topicTrouble(t *topic, err error) {
 	if t.troubled == 0 {
 		t.troubled = now
 	}
-	creating := k.cfg.CreateTopics.Partitions > 0 && errors.Is(err, sarama.ErrUnknownTopicOrPartition)
+	e, creating := k.toCreate(t, err)
 	quiet := k.tune.topicPatience
-	if creating && k.uncreated[t.name] == nil { // it is on its way
+	if creating && e.why == nil { // it is on its way
 		quiet = k.tune.unknownTopic
 	}
 	if now-t.troubled < int64(quiet) {
@@ -122,7 +131,6 @@ func (k *Kafka) topicTrouble(t *topic, err error) {
 	}
 	hint := waitingHint(err, t.name)
 	if creating {
-		e := uncreated{t.name, k.uncreated[t.name]}
 		err, hint = e, e.hint()
 	}
 	k.trouble("outbox.topic_unavailable", err, hint)
