@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -17,11 +16,7 @@ import (
 func TestInvalidatedSlot(t *testing.T) {
 	t.Parallel()
 	pg := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}})
-	conn, err := pgx.Connect(t.Context(), pg.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	conn := connectTo(t, pg.URL())
 	c := Config{URL: pg.URL()}
 	if _, err := Init(t.Context(), c); err != nil {
 		t.Fatal(err)
@@ -76,11 +71,7 @@ func TestIdleSlotIsInvalidated(t *testing.T) {
 func serverOf18(t *testing.T, settings map[string]string) (Config, *pgx.Conn) {
 	t.Helper()
 	pg := devtest.Postgres(t, devenv.PostgresOptions{Version: "18", Settings: settings})
-	conn, err := pgx.Connect(t.Context(), pg.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	conn := connectTo(t, pg.URL())
 	mustExec(t, t.Context(), conn, schemaSQL)
 	return Config{URL: pg.URL(), Columns: []string{"id", "aggregate_id", "payload"}}, conn
 }

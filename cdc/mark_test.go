@@ -8,6 +8,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// initiated sets up what a relay of the database needs.
+func initiated(t *testing.T, database string) Config {
+	t.Helper()
+	c, err := withPublication(database).withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // waitsForLock waits until the backend waits for a lock.
 func waitsForLock(t *testing.T, conn *pgx.Conn, pid uint32) {
 	t.Helper()
@@ -26,13 +39,7 @@ func TestReadyNeverOverRecovering(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			name, conn := database(t)
-			c, err := withPublication(name).withDefaults()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Init(t.Context(), c); err != nil {
-				t.Fatal(err)
-			}
+			c := initiated(t, name)
 			mustExec(t, t.Context(), conn, commentSQL(c, creating)) // as when a first start was killed behind its slot
 			relay, recovery := connect(t, name), connect(t, name)
 			cat, err := readCatalog(t.Context(), relay, c)
@@ -67,13 +74,7 @@ func TestReadyNeverOverRecovering(t *testing.T) {
 func TestRecoveringOverReady(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c, err := withPublication(name).withDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	relay := connect(t, name)
 	mustExec(t, t.Context(), relay, "BEGIN")
 	mustExec(t, t.Context(), relay, lockMarkSQL(c))

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -20,11 +19,7 @@ func TestPublishedAsListed(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			pg := devtest.Postgres(t, devenv.PostgresOptions{Version: version})
-			conn, err := pgx.Connect(t.Context(), pg.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = conn.Close(context.Background()) })
+			conn := connectTo(t, pg.URL())
 			mustExec(t, t.Context(), conn, `
 				CREATE SCHEMA s;
 				CREATE TABLE plain (id int, doubled int GENERATED ALWAYS AS (id * 2) STORED, gone int, payload text);

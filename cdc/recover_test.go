@@ -448,11 +448,7 @@ func TestRecoverOnVersion(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			pg := devtest.Postgres(t, devenv.PostgresOptions{Version: version})
-			conn, err := pgx.Connect(t.Context(), pg.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = conn.Close(context.Background()) })
+			conn := connectTo(t, pg.URL())
 			mustExec(t, t.Context(), conn, schemaSQL)
 			c := Config{URL: pg.URL()}
 			insertRows(t, conn, 1, 2)

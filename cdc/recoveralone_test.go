@@ -31,13 +31,7 @@ func TestRecoverAlone(t *testing.T) {
 func TestRecoverSlotTakenBeforeMark(t *testing.T) {
 	t.Parallel()
 	name, _ := database(t)
-	c, err := withPublication(name).withDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	conn, err := connectSQL(t.Context(), c.URL)
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,7 @@
 package cdc
 
 import (
-	"context"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv"
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv/devtest"
@@ -52,16 +49,12 @@ func TestRecoverRights(t *testing.T) {
 func TestRecoverWithoutFreeSlot(t *testing.T) {
 	t.Parallel()
 	pg := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"max_replication_slots": "1"}})
-	conn, err := pgx.Connect(t.Context(), pg.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	conn := connectTo(t, pg.URL())
 	c := Config{URL: pg.URL()}
 	if _, err := Init(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	_, err = recovered(t, c, newMemory(false), byTime)
+	_, err := recovered(t, c, newMemory(false), byTime)
 	checkFault(t, err, fault.Unexpected, "max_replication_slots")
 	streamsOn(t, conn, c, 1)
 }

@@ -44,6 +44,15 @@ func (s *soak) start(i int) {
 // ended takes note of what the instance i has used.
 func (s *soak) ended(i int) { s.most = max(s.most, s.memory[i].stop()) }
 
+// replace ends the active instance, and starts another one in its place.
+func (s *soak) replace(end func(*rig.Relay)) {
+	s.t.Helper()
+	i := s.active()
+	end(s.relays[i])
+	s.ended(i)
+	s.start(i)
+}
+
 // active returns the instance that streams; one does soon.
 func (s *soak) active() int {
 	s.t.Helper()
@@ -110,16 +119,10 @@ func (s *soak) fault() (name string) {
 	switch s.rng.IntN(10) {
 	case 0:
 		name = "kill -9 of the active instance"
-		i := s.active()
-		s.relays[i].Kill()
-		s.ended(i)
-		s.start(i)
+		s.replace((*rig.Relay).Kill)
 	case 1:
 		name = "SIGTERM of the active instance"
-		i := s.active()
-		s.relays[i].Stop()
-		s.ended(i)
-		s.start(i)
+		s.replace(func(r *rig.Relay) { r.Stop() })
 	case 2:
 		name = "broker killed"
 		s.must(s.kafka.Kill(1))
