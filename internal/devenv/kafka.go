@@ -55,7 +55,7 @@ type kafkaBroker struct {
 	id    int32
 	dir   string         // its log.dirs
 	ports map[string]int // by listener
-	told  string         // what clients of the plain listener are told to connect to
+	told  string         // what clients of the plain listener are told to connect to; "" for its own address
 	proc  *process       // of the last start; nil before
 }
 
@@ -182,9 +182,8 @@ func (k *Kafka) choosePorts() error {
 			chosen[port] = true
 			b.ports[name] = port
 		}
-		b.told = address(b.ports[listenPlain])
 		if k.opts.Advertise != nil {
-			b.told = k.opts.Advertise(b.told)
+			b.told = k.opts.Advertise(address(b.ports[listenPlain]))
 		}
 	}
 	return nil

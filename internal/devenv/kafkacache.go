@@ -14,40 +14,45 @@ import (
 	"syscall"
 )
 
-// formatted returns a directory with what StorageTool writes, without meta.properties: the
-// bootstrap records, which hold the users. The tool is a JVM start, so its result is cached.
+// formatted returns a directory with what format writes, which takes a JVM start, from the cache.
 func (k *Kafka) formatted(ctx context.Context) (string, error) {
 	return cached(ctx, "kafka-"+kafkaVersion+"-format-"+digest(k.opts.Users), func(dir string) error {
-		// Ports do not matter here, and no broker's directory is made: only the first's.
-		b := &kafkaBroker{id: 1, dir: k.box.path("format"), ports: map[string]int{}}
-		for i, name := range k.opts.listeners() {
-			b.ports[name] = firstPort + i
-		}
-		plain := &Kafka{opts: KafkaOptions{}, box: k.box, brokers: []*kafkaBroker{b}}
-		properties := k.box.path("format.properties")
-		if err := k.box.write(properties, []byte(plain.properties(b))); err != nil {
-			return err
-		}
-		args := []string{"format", "--cluster-id", newUUID(), "--config", properties}
-		for _, user := range k.opts.Users {
-			credentials, err := scramCredentials(user)
-			if err != nil {
-				return err
-			}
-			for _, credential := range credentials {
-				args = append(args, "--add-scram", credential)
-			}
-		}
-		if err := k.box.run(ctx, k.java.path, k.jvmArgs("", "kafka.tools.StorageTool", args...)...); err != nil {
-			return err
-		}
-		const bootstrap = "bootstrap.checkpoint"
-		records, err := os.ReadFile(filepath.Join(b.dir, bootstrap))
+		return k.format(ctx, dir)
+	})
+}
+
+// format fills a directory with what StorageTool writes, without meta.properties: the
+// bootstrap records, which hold the users.
+func (k *Kafka) format(ctx context.Context, dir string) error {
+	// Ports do not matter here, and no broker's directory is made: only the first's.
+	b := &kafkaBroker{id: 1, dir: k.box.path("format"), ports: map[string]int{}}
+	for i, name := range k.opts.listeners() {
+		b.ports[name] = firstPort + i
+	}
+	plain := &Kafka{opts: KafkaOptions{}, box: k.box, brokers: []*kafkaBroker{b}}
+	properties := k.box.path("format.properties")
+	if err := k.box.write(properties, []byte(plain.properties(b))); err != nil {
+		return err
+	}
+	args := []string{"format", "--cluster-id", newUUID(), "--config", properties}
+	for _, user := range k.opts.Users {
+		credentials, err := scramCredentials(user)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, bootstrap), records, 0o644)
-	})
+		for _, credential := range credentials {
+			args = append(args, "--add-scram", credential)
+		}
+	}
+	if err := k.box.run(ctx, k.java.path, k.jvmArgs("", "kafka.tools.StorageTool", args...)...); err != nil {
+		return err
+	}
+	const bootstrap = "bootstrap.checkpoint"
+	records, err := os.ReadFile(filepath.Join(b.dir, bootstrap))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, bootstrap), records, 0o644)
 }
 
 // classArchive returns a file with the classes that a broker loads, which saves a second or

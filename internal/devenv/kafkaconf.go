@@ -41,14 +41,14 @@ func (k *Kafka) properties(b *kafkaBroker) string {
 	inSync := strconv.Itoa(max(1, min(n, 3)-1))
 	var listeners, advertised, voters []string
 	for _, name := range k.opts.listeners() {
-		listener := name + "://" + address(b.ports[name])
-		listeners = append(listeners, listener)
+		own := address(b.ports[name])
+		listeners = append(listeners, name+"://"+own)
 		switch name {
 		case listenController:
 		case listenPlain:
-			advertised = append(advertised, name+"://"+b.told)
+			advertised = append(advertised, name+"://"+cmp.Or(b.told, own))
 		default:
-			advertised = append(advertised, listener)
+			advertised = append(advertised, name+"://"+own)
 		}
 	}
 	for _, voter := range k.brokers {
