@@ -131,9 +131,8 @@ func (cat catalog) checkSlot(c Config) fault.Finding {
 	switch {
 	case s == nil:
 		return warned(check, fmt.Sprintf("%q does not exist yet", c.Slot), "`outbox-cdc run` creates it on its first start, and so does `outbox-cdc init`")
-	case s.WALStatus == "unreserved":
-		return warned(check, fmt.Sprintf("%q is beyond max_slot_wal_keep_size: the next checkpoint may invalidate it", c.Slot),
-			"start the relay now, or raise max_slot_wal_keep_size")
+	case s.WALStatus == unreserved:
+		return warned(check, fmt.Sprintf("%q: %s", c.Slot, unreservedDetail), unreservedHint)
 	case s.Active:
 		return passed(check, fmt.Sprintf("%q is held by pid %d, confirmed up to %s", c.Slot, s.ActivePID, s.ConfirmedLSN))
 	}

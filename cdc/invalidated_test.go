@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -43,6 +44,39 @@ func TestInvalidatedSlot(t *testing.T) {
 	}
 	if errs := asPsql(t, conn, sql); len(errs) != 1 || !strings.Contains(errs[0], "invalidated") || readSetUp(t, conn).comment != "outbox-cdc: creating" {
 		t.Errorf("the printed SQL: %q, %+v", errs, readSetUp(t, conn))
+	}
+}
+
+// Before that it is in danger, which a relay that streams says, and is not
+// ready; what the hint says helps.
+func TestUnreservedSlot(t *testing.T) {
+	t.Parallel()
+	pg := devtest.Postgres(t, devenv.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "16MB"}})
+	conn := connectTo(t, pg.URL())
+	mustExec(t, t.Context(), conn, schemaSQL)
+	log := newLogBuffer()
+	r := startWith(t, Config{URL: pg.URL(), Log: log.logger()}, newMemory(true), func(r *Relay) { r.watchInterval = 50 * time.Millisecond })
+	r.await(t, Streaming)
+	insertRows(t, conn, 1, 1) // and nobody acknowledges it
+	for range 4 {             // a segment each
+		mustExec(t, t.Context(), conn, "SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
+	}
+	log.await(t, "outbox.slot_unreserved")
+	if s := r.Stats(); s.State != Streaming || !strings.Contains(s.NotReady, "the next checkpoint may invalidate it") {
+		t.Errorf("state %s, not ready: %q", s.State, s.NotReady)
+	}
+	check := func() fault.Status { return statuses(Check(t.Context(), Config{URL: pg.URL()}))["slot"] }
+	if got := check(); got != fault.Warn {
+		t.Errorf("check says %v of the slot", got)
+	}
+	mustExec(t, t.Context(), conn, "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'")
+	mustExec(t, t.Context(), conn, "SELECT pg_reload_conf()")
+	eventually(t, "ready", func() bool { return r.Stats().Ready })
+	if got := check(); got != fault.OK {
+		t.Errorf("check says %v of the slot", got)
+	}
+	if n := log.count("outbox.slot_unreserved"); n != 1 {
+		t.Errorf("said %d times within a moment", n)
 	}
 }
 

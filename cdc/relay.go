@@ -37,6 +37,7 @@ type Relay struct {
 	reached bool    // Postgres has answered once
 	worked  bool    // it has streamed, or stood by
 	sight   sight   // of the watch
+	reserve reserve // as the watch has seen it
 	altered string  // the version of the publication that was last told to be another
 
 	// These are the constants of the same names, but for tests.
@@ -55,7 +56,7 @@ func New(c Config, s Sink) (*Relay, error) {
 	r := &Relay{
 		config: c, sink: s,
 		window:     checkpoint.NewWindow(c.InFlightEvents, c.InFlightBytes),
-		histograms: newHistograms(), sight: sight{log: c.Log},
+		histograms: newHistograms(), sight: sight{log: c.Log}, reserve: reserve{log: c.Log},
 		progressInterval: progressInterval, watchInterval: watchInterval, blindFor: blindFor,
 	}
 	r.counters.setState(Starting, "", time.Now())

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,7 +112,7 @@ func (r *Relay) Stats() Stats {
 	k.mu.Unlock()
 	now := time.Now()
 	if s.NotReady = s.notReady(now); s.NotReady == "" && s.State == Streaming {
-		s.NotReady = r.sight.blind(now, r.blindFor)
+		s.NotReady = cmp.Or(r.reserve.danger(), r.sight.blind(now, r.blindFor))
 	}
 	if ask := r.config.SinkNotReady; ask != nil && s.NotReady == "" {
 		s.NotReady = ask()

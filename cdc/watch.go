@@ -36,6 +36,7 @@ type watch struct {
 	heard     *atomic.Int64 // by the line, in bytes
 	cover     *cover
 	sight     *sight
+	reserve   *reserve
 	interval  time.Duration
 
 	mu  sync.Mutex
@@ -52,9 +53,10 @@ type suspicion struct {
 // newWatch returns a watch of the stream, which is to show the relay's cover; run does the work.
 func (r *Relay) newWatch(s *stream) *watch {
 	r.sight.back() // it was looked over just now
+	r.reserve.note(r.config.Slot, "")
 	return &watch{
 		config: r.config, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan suspicion, 1),
-		heard: s.heard, cover: r.cover, sight: &r.sight, interval: r.watchInterval,
+		heard: s.heard, cover: r.cover, sight: &r.sight, reserve: &r.reserve, interval: r.watchInterval,
 	}
 }
 
@@ -133,7 +135,7 @@ func (w *watch) listen(ctx context.Context, conn *pgx.Conn) (suspected suspicion
 	return suspected, err
 }
 
-const streamingSQL = `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active_pid = $2)`
+const streamingSQL = `SELECT coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = $1 AND active_pid = $2`
 
 // replySQL says which of our status updates the walsender read last, by the
 // time that the update carries.
@@ -148,11 +150,14 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn, suspected suspicion) e
 	if err != nil {
 		return err
 	}
-	var streaming bool
-	if err := queryRow(ctx, conn, []any{&streaming}, streamingSQL, c.Slot, int64(w.walsender)); err != nil {
+	var status string
+	err = queryRow(ctx, conn, []any{&status}, streamingSQL, c.Slot, int64(w.walsender))
+	streaming := !errors.Is(err, pgx.ErrNoRows)
+	if err != nil && streaming {
 		return postgresError("watch the server", err)
 	}
 	w.sight.back()
+	w.reserve.note(c.Slot, status)
 	lost := now.lost(c, w.cover)
 	switch {
 	case lost != nil:

@@ -42,7 +42,7 @@ func TestSuspicionIsRefuted(t *testing.T) {
 	}{{heard: 8}, {heard: 7, cut: true}} {
 		var heard atomic.Int64
 		heard.Store(test.heard)
-		w := &watch{config: c, walsender: uint32(slot.ActivePID), interrupt: func() {}, heard: &heard, cover: before, sight: new(sight)}
+		w := &watch{config: c, walsender: uint32(slot.ActivePID), interrupt: func() {}, heard: &heard, cover: before, sight: new(sight), reserve: new(reserve)}
 		if err := w.look(t.Context(), conn, suspicion{asked: time.Now().Add(-time.Hour), heard: 7}); err != nil {
 			t.Fatal(err)
 		}

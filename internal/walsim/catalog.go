@@ -133,8 +133,11 @@ func (s *Server) watched(args []string) result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pid := s.slot.active()
-	streaming := arg(args, 0) == s.config.Slot && pid != 0 && arg(args, 1) == strconv.FormatUint(uint64(pid), 10)
-	return result{[]column{{"exists", boolOID}}, [][]string{{boolean(streaming)}}}
+	r := result{columns: []column{{"wal_status", textOID}}}
+	if arg(args, 0) == s.config.Slot && pid != 0 && arg(args, 1) == strconv.FormatUint(uint64(pid), 10) {
+		r.rows = [][]string{{"reserved"}}
+	}
+	return r
 }
 
 func (s *Server) activity([]string) result {
