@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +12,9 @@ import (
 
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	got := runCommand(t, nil, "demo", "--events=20", "--rate=50", "--listen=127.0.0.1:0")
+	// The cache is the user's: without a home it would be left in the directory of temporary files.
+	home := []string{"HOME=" + os.Getenv("HOME"), "XDG_CACHE_HOME=" + os.Getenv("XDG_CACHE_HOME")}
+	got := runCommand(t, home, "demo", "--events=20", "--rate=50", "--listen=127.0.0.1:0")
 	if got.code != 0 || got.stderr != "" {
 		t.Fatalf("exit code %d\nstdout:\n%s\nstderr:\n%s", got.code, got.stdout, got.stderr)
 	}
