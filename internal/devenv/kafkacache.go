@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"hash"
 	"os"
@@ -49,10 +50,10 @@ func (k *Kafka) format(ctx context.Context, dir string) error {
 	}
 	const bootstrap = "bootstrap.checkpoint"
 	records, err := os.ReadFile(filepath.Join(b.dir, bootstrap))
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, bootstrap), records, 0o644)
 	}
-	return os.WriteFile(filepath.Join(dir, bootstrap), records, 0o644)
+	return errors.Join(err, os.RemoveAll(b.dir))
 }
 
 // classArchive returns a file with the classes that a broker loads, which saves a second or
