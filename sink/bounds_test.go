@@ -3,6 +3,7 @@ package sink
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -45,20 +46,28 @@ func TestLargeBuffersAreGivenBack(t *testing.T) {
 	}
 }
 
-// An event is not convicted by a limit that could not be read again.
+// An event is not convicted by a limit that could not be read again, and that
+// is not asked for as fast as the broker answers.
 func TestOversizedByAnOldLimit(t *testing.T) {
 	t.Parallel()
 	cluster := fake(t, kfake.SeedTopics(1, "orders"))
 	setLimit(t, cluster, "orders", 5000)
-	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	tune := quick()
+	tune.shortBackoff, tune.maxAskBackoff = 4*time.Millisecond, time.Hour
+	k := newSink(t, tune, KafkaConfig{Brokers: cluster.ListenAddrs()})
 	l := newLedger()
 	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
 	l.awaitDone(t, 1)
 	setLimit(t, cluster, "orders", 50_000)
-	unread := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Resource: "orders", Err: kerr.UnknownTopicOrPartition, Count: 3})
+	const times = 7
+	unread := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Resource: "orders", Err: kerr.UnknownTopicOrPartition, Count: times})
+	began := time.Now()
 	k.Publish(event(1, "orders", []byte("key"), make([]byte, 6000)), l.ack(1))
 	l.awaitDone(t, 2)
-	if unread.Hits() != 3 {
-		t.Errorf("the limit was read again %d times in vain, want 3", unread.Hits())
+	if unread.Hits() != times {
+		t.Errorf("the limit was read again %d times in vain, want %d", unread.Hits(), times)
+	}
+	if took := time.Since(began); took < 4<<(times-1)*time.Millisecond {
+		t.Errorf("asked %d times within %v", times, took)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -78,14 +79,11 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 	}
 	brokers := make([]string, len(c.Brokers))
 	for i, b := range c.Brokers {
-		host, port, err := net.SplitHostPort(b)
-		if err != nil {
-			host, port = strings.Trim(b, "[]"), "9092"
-		}
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.TrimSpace(host) == "" || strings.ContainsAny(b, "/@ ") {
+		address, ok := brokerAddress(b)
+		if !ok {
 			return c, usage(fmt.Errorf("kafka.brokers: %q is not host:port", b), "such as localhost:9092, or several of them separated by commas")
 		}
-		brokers[i] = net.JoinHostPort(host, port)
+		brokers[i] = address
 	}
 	c.Brokers = brokers
 	if _, ok := codecOf(c.Compression); !ok {
@@ -104,6 +102,21 @@ func (c KafkaConfig) withDefaults() (KafkaConfig, error) {
 		return c, usage(errors.New("TLS has settings, but is not enabled"), "set kafka.tls.enabled")
 	}
 	return c, c.SASL.check()
+}
+
+// brokerAddress returns a broker as host:port; the port may be left out.
+func brokerAddress(s string) (address string, ok bool) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = strings.Trim(s, "[]"), "9092"
+	}
+	if strings.Contains(host, ":") { // only an IPv6 address does
+		if _, err := netip.ParseAddr(host); err != nil {
+			return "", false
+		}
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return net.JoinHostPort(host, port), err == nil && n > 0 && strings.TrimSpace(host) != "" && !strings.ContainsAny(s, "/@ ")
 }
 
 func (s SASLConfig) check() error {

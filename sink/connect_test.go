@@ -234,6 +234,7 @@ func TestKafkaConfigRefuses(t *testing.T) {
 		{"a port that is none", KafkaConfig{Brokers: []string{"localhost:abc"}}, "is not host:port"},
 		{"a port that is too large", KafkaConfig{Brokers: []string{"a:9092", "localhost:99999"}}, "is not host:port"},
 		{"port 0", KafkaConfig{Brokers: []string{"localhost:0"}}, "is not host:port"},
+		{"two ports", KafkaConfig{Brokers: []string{"a:9092:9093"}}, "is not host:port"},
 		{"a codec", KafkaConfig{Brokers: ok, Compression: "brotli"}, `kafka.compression "brotli"`},
 		{"TLS that is off", KafkaConfig{Brokers: ok, TLS: TLSConfig{CAFile: "x"}}, "not enabled"},
 		{"OAUTHBEARER", KafkaConfig{Brokers: ok, SASL: SASLConfig{Mechanism: "OAUTHBEARER"}}, "not built yet"},

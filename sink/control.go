@@ -117,14 +117,14 @@ func (k *Kafka) todo() (asked []*topic, wait time.Duration) {
 	return nil, time.Duration(next - now)
 }
 
-// pace sets when those of the topics that are not ready are asked for again. It
-// tells whether there are such.
+// pace sets when those of the topics that are not ready, or whose limit the
+// broker does not know yet, are asked for again. It tells whether there are such.
 func (k *Kafka) pace(asked []*topic) (more bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.now()
 	for _, t := range asked {
-		if !t.unready {
+		if !t.unready && t.limited {
 			t.tries, t.askAt = 0, 0
 			continue
 		}
