@@ -14,6 +14,7 @@ import (
 type catalog struct {
 	server      server
 	table       *table       // nil: it does not exist
+	formerName  string       // of the table that the mark names, where table is nil; "": it does not exist
 	publication *publication // nil: it does not exist
 	slot        *slot        // nil: it does not exist
 	cover       *cover       // read before the publication: what changes between is noticed later
@@ -46,6 +47,7 @@ type table struct {
 
 type publication struct {
 	Insert, Update, Delete, Truncate bool
+	ViaRoot                          bool // changes of partitions are published as the partitioned table's
 	Owned                            bool // we may comment on it and alter it
 	Comment                          string
 	Covers                           bool     // our table, under its own name, is published
@@ -89,7 +91,7 @@ SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE')
 // former from PostgreSQL 15 on, and pg_publication has pubgencols from 18 on:
 // to_jsonb gives NULL where they do not exist.
 const publicationSQL = `
-SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
        pg_has_role(p.pubowner, 'USAGE'),
        coalesce(obj_description(p.oid, 'pg_publication'), ''),
        t.oid IS NOT NULL,
@@ -135,6 +137,11 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 	if cat.publication, err = readPublication(ctx, conn, c); err != nil {
 		return cat, err
 	}
+	if cat.table == nil && cat.publication != nil {
+		if cat.formerName, err = readFormerName(ctx, conn, cat.publication.Comment); err != nil {
+			return cat, err
+		}
+	}
 	cat.slot, err = readSlot(ctx, conn, c.Slot)
 	switch {
 	case err == nil && cat.slot == nil:
@@ -151,10 +158,21 @@ func (cat catalog) torn() bool {
 	return cat.publication != nil && cat.publication.Covers != cat.cover.covered
 }
 
+// readFormerName returns what the table that a mark names is called now, or "".
+func readFormerName(ctx context.Context, conn *pgx.Conn, comment string) (name string, err error) {
+	before, _ := readShown(comment)
+	err = queryRow(ctx, conn, []any{&name},
+		`SELECT coalesce((SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1), '')`, before.table)
+	if err != nil {
+		return "", postgresError("look up table", err)
+	}
+	return name, nil
+}
+
 // readPublication returns the publication, or nil when there is none.
 func readPublication(ctx context.Context, conn *pgx.Conn, c Config) (*publication, error) {
 	var p publication
-	err := queryRow(ctx, conn, []any{&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables},
+	err := queryRow(ctx, conn, []any{&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.ViaRoot, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables},
 		publishedSQL(conn)+publicationSQL, c.Publication, c.Table.Schema, c.Table.Name)
 	there, err := found(&p, err)
 	if err != nil {

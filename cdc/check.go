@@ -100,6 +100,10 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	case p.Update || p.Delete || p.Truncate:
 		return warned(check, fmt.Sprintf("%q publishes more than inserts: the rest is sent to the relay and thrown away there", c.Publication),
 			insertsOnlySQL(c))
+	case !fresh && !cat.remembered():
+		return warned(check, fmt.Sprintf("the comment of %q does not say what it shows, and role %q may not or should not change it: "+
+			"a table that is taken out or recreated while no relay runs is not noticed", c.Publication, cat.server.Role),
+			fmt.Sprintf("COMMENT ON PUBLICATION %s IS NULL, and have its owner run `outbox-cdc init`", ident(c.Publication)))
 	}
 	return passed(check, fmt.Sprintf("%q publishes the inserts on %s", c.Publication, c.Table))
 }

@@ -51,6 +51,10 @@ DO $outbox_cdc$
 {state}
     IF mark = 'creating' AND owned AND NOT lost AND s.confirmed_flush_lsn IS NOT NULL
        AND (s.plugin, s.database) = ('pgoutput', current_database()) THEN
-        {mark ready};
+        -- With what is published: without it, a table that is taken out or recreated while
+        -- no relay runs would not be noticed.
+        EXECUTE format('COMMENT ON PUBLICATION %I IS %L', p.pubname, format({ready}, current_setting('server_version_num')::int / 10000,
+            {regclass}::oid, coalesce((SELECT oid FROM pg_publication_rel WHERE prpubid = p.oid AND prrelid = {regclass}), 0),
+            (SELECT xmin FROM pg_publication WHERE oid = p.oid)));
     END IF;
 END $outbox_cdc$;

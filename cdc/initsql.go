@@ -48,7 +48,8 @@ func InitSQL(c Config) (string, error) {
 		"{schema}", literal(c.Table.Schema), "{name}", literal(c.Table.Name),
 		"{table name}", strings.NewReplacer("'", "''", "%", "%%").Replace(c.Table.quoted()),
 		"{create publication}", createPublicationSQL(c),
-		"{mark creating}", commentSQL(c, creating), "{mark ready}", commentSQL(c, ready),
+		"{mark creating}", commentSQL(c, creating), "{ready}", literal(markPrefix+strings.ReplaceAll(readyFormat, "%d", "%s")),
+		"{regclass}", literal(c.Table.quoted())+"::regclass",
 	)
 	return strings.NewReplacer("{table}", table, "{state}\n", names.Replace(initState)).Replace(names.Replace(initTemplate)), nil
 }

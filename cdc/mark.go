@@ -59,6 +59,20 @@ func readShown(comment string) (before shown, ok bool) {
 	return before, n >= table
 }
 
+// remembered tells whether the comment says, or whoever completes the set-up writes there, what is shown.
+func (cat catalog) remembered() bool {
+	_, ok := readShown(cat.publication.Comment)
+	m := readMark(cat.publication.Comment)
+	return ok || cat.mayMark() || m == creating || m == recovering
+}
+
+// mayMark tells whether the mark can be written: the comment of a publication
+// that a DBA made and described is left alone.
+func (cat catalog) mayMark() bool {
+	p := cat.publication
+	return p.Owned && (p.Comment == "" || readMark(p.Comment) != unmarked)
+}
+
 // sameTable tells whether the publication shows the table that it showed when
 // it was marked as ready.
 func (cat catalog) sameTable(c Config) error {

@@ -35,9 +35,11 @@ type RecoverOptions struct {
 type Recovery struct {
 	Rows        int64  `json:"rows"`        // that would be published
 	Publication string `json:"publication"` // "keep", "create" or "repair"
-	Slot        string `json:"slot"`        // "keep", "create" or "replace"
-	OrderedBy   string `json:"ordered_by"`
-	Problem     string `json:"problem,omitempty"` // what run would say; empty when it could stream
+	// Repair is the SQL that makes the publication show the table.
+	Repair    []string `json:"repair,omitempty"`
+	Slot      string   `json:"slot"` // "keep", "create" or "replace"
+	OrderedBy string   `json:"ordered_by"`
+	Problem   string   `json:"problem,omitempty"` // what run would say; empty when it could stream
 	// UnusedSlots are other slots of this database that nobody streams from: one
 	// of them may be the one that is meant.
 	UnusedSlots []string `json:"unused_slots,omitempty"`
@@ -236,6 +238,7 @@ func (v *recovery) choose() error {
 			"run `outbox-cdc recover` as the publication's owner, with REPLICATION")
 	case v.cat.usablePublication(c) != nil:
 		v.plan.Publication = planRepair
+		v.planRepair(*p)
 	}
 	switch {
 	case s == nil:
@@ -278,31 +281,6 @@ func (v *recovery) mark(ctx context.Context) error {
 		sql = createPublicationSQL(c) + ";" + sql
 	}
 	return exec(ctx, v.conn, "mark publication", sql)
-}
-
-// repair makes the publication cover the table, and looks at things as they are now.
-func (v *recovery) repair(ctx context.Context) error {
-	c := v.config
-	if v.plan.Publication == planRepair {
-		set := fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert', publish_via_partition_root = true)", ident(c.Publication))
-		if !v.cat.publication.Covers {
-			set += fmt.Sprintf("; ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted())
-		}
-		if err := exec(ctx, v.conn, "repair publication", set); err != nil {
-			return err
-		}
-	}
-	// A relay that took the slot before the mark was there sees it now and lets go.
-	cat, err := readCatalog(ctx, v.conn, c)
-	switch {
-	case err != nil:
-		return err
-	case cat.slot != nil && cat.slot.Active:
-		return fault.New(fault.Unexpected, "recover", fmt.Errorf("pid %d took slot %q just now", cat.slot.ActivePID, c.Slot),
-			"stop every relay of this slot and start `outbox-cdc recover` again")
-	}
-	v.cat = cat
-	return cat.usablePublication(c)
 }
 
 // snapshot begins a transaction that sees what was committed when the slot was

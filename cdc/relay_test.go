@@ -436,7 +436,14 @@ func TestPublicationYoungerThanSlot(t *testing.T) {
 	mustExec(t, t.Context(), conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", name)
 	mustExec(t, t.Context(), conn, insertSQL, "a", `{}`)
 	mustExec(t, t.Context(), conn, createPublicationSQL(mustDefaults()))
-	checkFault(t, start(t, configFor(name), newMemory(false)).wait(t), fault.SlotLost, "outbox-cdc recover")
+	c := configFor(name)
+	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "outbox-cdc recover --replace-slot")
+	o := byTime
+	o.ReplaceSlot = true
+	if n, err := recovered(t, c, newMemory(false), o); err != nil || n != 1 {
+		t.Errorf("recovered %d, %v", n, err)
+	}
+	streamsOn(t, conn, c, 2)
 }
 
 // Many instances that start for the first time together agree on one slot.

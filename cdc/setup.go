@@ -62,7 +62,7 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 		if err := cat.checkServer(); err != nil {
 			return cat, report, err
 		}
-		if cat.table == nil && init && c.Table == defaultTable {
+		if init && cat.mayCreateTable(c) {
 			if err := exec(ctx, conn, "create table", schemaSQL); err != nil {
 				return cat, report, err
 			}
@@ -156,11 +156,10 @@ func raced(err error) bool {
 	return false
 }
 
-// rememberReady marks a publication whose slot is there, where we may: the
-// comment of a publication that a DBA made and described is left alone.
+// rememberReady marks a publication whose slot is there, where we may.
 func rememberReady(ctx context.Context, conn *pgx.Conn, c Config, cat catalog) error {
 	p, m := cat.publication, cat.readyMark()
-	if p.Comment == markPrefix+string(m) || !p.Owned || p.Comment != "" && readMark(p.Comment) == unmarked {
+	if p.Comment == markPrefix+string(m) || !cat.mayMark() {
 		return nil
 	}
 	return setMark(ctx, conn, c, p.Comment, m)

@@ -229,6 +229,18 @@ func TestCheck(t *testing.T) {
 			},
 			want: map[string]fault.Status{"publication": fault.OK, "slot": fault.OK},
 		},
+		"not the owner, nothing remembered": {
+			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
+				if _, err := Init(t.Context(), *c); err != nil {
+					t.Fatal(err)
+				}
+				mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION outbox_cdc IS 'the shop''s'")
+				mustExec(t, t.Context(), conn, "CREATE ROLE "+c.Slot+"_t LOGIN REPLICATION PASSWORD 'right'")
+				c.URL = shared.URLFor(c.Slot, c.Slot+"_t", "right")
+			},
+			want: map[string]fault.Status{"publication": fault.Warn, "slot": fault.OK},
+			hint: "owner run `outbox-cdc init`",
+		},
 		"slot gone": {
 			before: func(t *testing.T, c *Config, conn *pgx.Conn) {
 				if _, err := Init(t.Context(), *c); err != nil {

@@ -104,7 +104,7 @@ func (cat catalog) usablePublication(c Config) error {
 	p := cat.publication
 	switch {
 	case !p.Covers && cat.table == nil:
-		return cat.checkTable(c)
+		return cat.missingTable(c)
 	case !p.Covers:
 		hint := addTableHint(c)
 		if cat.table != nil && cat.table.Kind == "p" {
@@ -122,6 +122,9 @@ func (cat catalog) usablePublication(c Config) error {
 
 // recoverHint is the way out when the WAL no longer has what was committed.
 const recoverHint = "the rows that the table still holds can be sent again: stop every relay of this slot and run `outbox-cdc recover` as the publication's owner, with REPLICATION and SELECT on the table"
+
+// replaceHint is the same for a slot that only another one can take the place of.
+const replaceHint = "the rows that the table still holds can be sent again with a new slot: stop every relay of this slot and run `outbox-cdc recover --replace-slot` as the publication's owner, with REPLICATION and SELECT on the table"
 
 // meanwhile goes with a hint that mends only what comes.
 const meanwhile = "rows that were committed meanwhile are not streamed: " + recoverHint
@@ -166,11 +169,7 @@ func suggestSlot(slot, database string) string {
 func (cat catalog) checkTable(c Config) error {
 	switch t := cat.table; {
 	case t == nil:
-		hint := "check table.name"
-		if c.Table == defaultTable {
-			hint += ", or run `outbox-cdc init`, which creates this table"
-		}
-		return fault.New(fault.Usage, "check table", fmt.Errorf("table %s does not exist in database %q", c.Table, cat.server.Database), hint)
+		return cat.missingTable(c)
 	case t.Kind != "r" && t.Kind != "p":
 		return fault.New(fault.Usage, "check table", fmt.Errorf("%s is not a table", c.Table), "set table.name to the outbox table")
 	case t.Persistence != "p":
@@ -186,6 +185,33 @@ func (cat catalog) checkTable(c Config) error {
 			fmt.Sprintf("correct %s, or add them to the table", c.askedBy(missing)))
 	}
 	return cat.checkColumns(c)
+}
+
+// mayCreateTable tells whether init may create the table: a set-up that is there had one.
+func (cat catalog) mayCreateTable(c Config) bool {
+	return cat.table == nil && c.Table == defaultTable && cat.slot == nil && (cat.publication == nil || readMark(cat.publication.Comment) == unmarked)
+}
+
+// missingTable says what became of the table, as far as the mark helps to find out.
+func (cat catalog) missingTable(c Config) error {
+	const op = "check table"
+	gone := fmt.Errorf("table %s does not exist in database %q", c.Table, cat.server.Database)
+	if cat.publication != nil {
+		before, ok := readShown(cat.publication.Comment)
+		switch {
+		case ok && cat.formerName != "":
+			return fault.New(fault.Usage, op, fmt.Errorf("%w; what publication %q was made for is now %s", gone, c.Publication, cat.formerName),
+				fmt.Sprintf("set table.name: %s, under which its earlier rows are streamed as well; or rename it back", cat.formerName))
+		case ok && before.table != 0:
+			return fault.New(fault.SlotLost, op, fmt.Errorf("%w: the table of publication %q was dropped", gone, c.Publication),
+				"put it back (`outbox-cdc init --print-sql` prints what creates the default one), and what was inserted since was not streamed: "+recoverHint)
+		}
+	}
+	hint := "check table.name"
+	if cat.mayCreateTable(c) {
+		hint += ", or run `outbox-cdc init`, which creates this table"
+	}
+	return fault.New(fault.Usage, op, gone, hint)
 }
 
 // askedBy names the settings that ask for the columns.

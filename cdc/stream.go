@@ -230,7 +230,7 @@ func (s *stream) refused(op string, err error) error {
 	case codeUndefinedObject: // the publication, as of the WAL that is being decoded; or a slot that was dropped just now
 		if s.started {
 			return fault.New(fault.SlotLost, op, oneLine{err},
-				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while; "+recoverHint)
+				"the publication must exist where decoding begins: the slot is older than it, or it was dropped for a while, and no run gets past that; "+replaceHint)
 		}
 		return fault.New(fault.Unreachable, op, oneLine{err}, "")
 	}

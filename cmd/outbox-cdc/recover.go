@@ -122,6 +122,9 @@ func (c *recoverCmd) show(a *app, l *loaded, plan cdc.Recovery) {
 		fmt.Fprintf(a.stdout, "found        slot %s exists in this database and is not used: is postgres.slot right?\n", slot)
 	}
 	fmt.Fprintf(a.stdout, "publication  %s %s\n", plan.Publication, l.Postgres.Publication)
+	for _, sql := range plan.Repair {
+		fmt.Fprintf(a.stdout, "             %s\n", sql)
+	}
 	fmt.Fprintf(a.stdout, "slot         %s %s\n", plan.Slot, l.Postgres.Slot)
 	fmt.Fprintf(a.stdout, "rows         %d of %s, ordered by %s: consumers that have received them receive them again\n",
 		plan.Rows, l.Table.Name, plan.OrderedBy)

@@ -87,10 +87,10 @@ func (s *Server) table(args []string) result {
 }
 
 func (s *Server) publication(args []string) result {
-	r := result{columns: []column{{"pubinsert", boolOID}, {"pubupdate", boolOID}, {"pubdelete", boolOID}, {"pubtruncate", boolOID},
+	r := result{columns: []column{{"pubinsert", boolOID}, {"pubupdate", boolOID}, {"pubdelete", boolOID}, {"pubtruncate", boolOID}, {"pubviaroot", boolOID},
 		{"pg_has_role", boolOID}, {"coalesce", textOID}, {"exists", boolOID}, {"coalesce", textArrayOID}, {"count", int8OID}}}
 	if arg(args, 0) == s.config.Publication {
-		r.rows = [][]string{{"t", "f", "f", "f", "t", s.mark(), boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
+		r.rows = [][]string{{"t", "f", "f", "f", "t", "t", s.mark(), boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
 	}
 	return r
 }
