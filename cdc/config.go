@@ -47,8 +47,9 @@ type Config struct {
 	AskedBy func(column string) string
 	// NoInit forbids to create what is missing on a first start.
 	NoInit bool
-	// BeforeSlot is asked before a first start creates anything; optional. An
-	// error puts that off: Run asks again after a while. Init does not ask.
+	// BeforeSlot is asked before a first start creates anything, and before Run
+	// takes the slot; optional. An error puts that off: Run asks again after a
+	// while, and another instance may have the slot meanwhile. Init does not ask.
 	BeforeSlot func(ctx context.Context) error
 	// SinkNotReady tells why the sink cannot take events yet, "" when it can;
 	// optional. The relay calls itself ready only then.

@@ -53,6 +53,9 @@ func New(c Config, s Sink) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.BeforeSlot == nil {
+		c.BeforeSlot = func(context.Context) error { return nil }
+	}
 	r := &Relay{
 		config: c, sink: s,
 		window:     checkpoint.NewWindow(c.InFlightEvents, c.InFlightBytes),
@@ -206,10 +209,7 @@ func (r *Relay) prepare(ctx context.Context, arrived func()) (*pgx.Conn, error) 
 	c := r.config
 	c.BeforeSlot = func(ctx context.Context) error {
 		arrived()
-		if ask := r.config.BeforeSlot; ask != nil {
-			return ask(ctx)
-		}
-		return nil
+		return r.config.BeforeSlot(ctx)
 	}
 	cat, report, err := setUp(ctx, conn, c, false)
 	if errors.Is(err, errBeingCreated) {
@@ -245,6 +245,9 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 				return nil, err
 			}
 			continue
+		}
+		if err := r.config.BeforeSlot(ctx); err != nil {
+			return nil, err
 		}
 		r.history.published = r.window.Seen()
 		// Invariant 8: all of it is new, from the server's own position.

@@ -101,7 +101,7 @@ func setUp(ctx context.Context, conn *pgx.Conn, c Config, init bool) (cat catalo
 				return cat, report, err
 			}
 		}
-		if c.BeforeSlot != nil && !init {
+		if !init {
 			if err := c.BeforeSlot(ctx); err != nil {
 				return cat, report, err
 			}

@@ -189,7 +189,7 @@ func (k *Kafka) condemn(guilty list, where string, cause error, out *settled) er
 	k.counters.queued -= guilty.n
 	k.counters.failed += uint64(guilty.n)
 	k.counters.failures[errorName(cause)]++
-	err := poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, m.topic.name, len(m.buf)))
+	err := poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, m))
 	if m.topic.gate != nil {
 		err = k.cfg.DeadLetters.wayOut(err, &rec)
 	}

@@ -328,6 +328,26 @@ func TestLimitIsRaised(t *testing.T) {
 	}
 }
 
+// With the limit that the hint names, it passes.
+func TestLimitThatTheHintNames(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"))
+	setLimit(t, cluster, "orders", 5000)
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), make([]byte, 100_000)), l.ack(0))
+	l.await(t, "the verdict", func(_, failed int) bool { return failed == 1 })
+	var limit int
+	if _, err := fmt.Sscanf(fault.HintOf(l.failure(0)), "raise max.message.bytes of topic orders to %d,", &limit); err != nil {
+		t.Fatalf("%v: %s", err, fault.HintOf(l.failure(0)))
+	}
+	setLimit(t, cluster, "orders", limit)
+	again := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	passes := newLedger()
+	again.Publish(event(0, "orders", []byte("key"), make([]byte, 100_000)), passes.ack(0))
+	passes.awaitDone(t, 1)
+}
+
 // A topic that nobody creates is given up after a while, and tried again for the next event.
 func TestDeadLettersOfAMissingTopic(t *testing.T) {
 	t.Parallel()
@@ -433,7 +453,7 @@ func TestMissingColumnIsNoDeadLetter(t *testing.T) {
 	ev.Row = decoder.Row{Relation: &without, Values: ev.Row.Values[:4]}
 	k.Publish(ev, l.ack(0))
 	if err := l.failure(0); fault.KindOf(err) != fault.Poison || strings.Contains(fault.HintOf(err), "dead-letter") ||
-		!strings.Contains(fault.HintOf(err), "start with table.columns.payload naming a column") || !strings.Contains(fault.HintOf(err), "recover --replace-slot") {
+		!strings.Contains(fault.HintOf(err), "start with table.columns.payload naming a column") || !strings.Contains(fault.HintOf(err), "is made from that column too") || !strings.Contains(fault.HintOf(err), "recover --replace-slot") {
 		t.Errorf("got %v (hint %q)", err, fault.HintOf(err))
 	}
 }

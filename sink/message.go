@@ -35,6 +35,10 @@ const recordOverhead = 5*binary.MaxVarintLen32 + binary.MaxVarintLen64 + 1
 // wire is the most bytes that the message takes in a batch, before compression.
 func (m *message) wire() int { return len(m.buf) + recordOverhead }
 
+// alone is the most bytes of a batch that has only this message, before
+// compression. In a batch a length is a signed varint, which may take a byte more.
+func (m *message) alone() int { return batchOverhead + m.wire() + 2*m.headers }
+
 var messages = sync.Pool{New: func() any { return new(message) }}
 
 // newMessage copies what is kept of an event; its topic is left to be set. now is in ns since 1970.

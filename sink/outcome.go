@@ -172,20 +172,21 @@ func errorName(err error) string {
 }
 
 // hintOf says what an operator can do about a record that was refused.
-func hintOf(cause error, topic string, bytes int) string {
+func hintOf(cause error, m *message) string {
+	topic := m.topic.name
 	if e, ok := errors.AsType[uncreated](cause); ok {
 		return e.hint() + ", then start again"
 	}
 	code, ok := errors.AsType[sarama.KError](cause)
 	switch {
 	case errors.Is(cause, errTooLarge):
-		return fmt.Sprintf("the record has %d bytes; no client sends more than %d in a request: keep such payloads elsewhere, and their address in the event", bytes, sarama.MaxRequestSize)
+		return fmt.Sprintf("the record has %d bytes; no client sends more than %d in a request: keep such payloads elsewhere, and their address in the event", len(m.buf), sarama.MaxRequestSize)
 	case !ok:
 		return ""
 	}
 	switch code {
 	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
-		return fmt.Sprintf("the record has about %d bytes: raise max.message.bytes of topic %s above that (and replica.fetch.max.bytes, and the consumers' limits), then start again", bytes, topic)
+		return fmt.Sprintf("raise max.message.bytes of topic %s to %d, which is what the record takes with its batch (and replica.fetch.max.bytes, and the consumers' limits), then start again", topic, m.alone())
 	case sarama.ErrTopicAuthorizationFailed:
 		return fmt.Sprintf("grant the relay's user WRITE and DESCRIBE on topic %s, and CREATE if it does not exist yet, then start again", topic)
 	case sarama.ErrUnknownTopicOrPartition:

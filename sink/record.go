@@ -309,8 +309,8 @@ func (b *Builder) poison(ev *decoder.Event, cause error) error {
 	hint := "mend what writes the row; the relay goes no further until this event is out of its way"
 	if missing, ok := errors.AsType[*columnError](cause); ok {
 		hint = fmt.Sprintf("add the column to the table and the publication, or change %s, which names it. "+
-			"Rows that were written while it was missing stay so in the WAL: to get past them, start with %[1]s naming a column that they and the table have; "+
-			"or give up what the slot has not sent: `outbox-cdc recover --replace-slot` sends what the table holds", b.AskedBy(missing.column))
+			"Rows that were written while it was missing stay so in the WAL: if the table still has all that was not sent, put it right there and run `outbox-cdc recover --replace-slot`. "+
+			"If not, start with %[1]s naming a column that they and the table have, until they are past: whatever else is sent meanwhile is made from that column too", b.AskedBy(missing.column))
 	}
 	if i := ev.Row.Relation.Index(b.columns[roleID]); b.rec.id == nil && i >= 0 && i < len(ev.Row.Values) {
 		b.rec.id = ev.Row.Values[i]

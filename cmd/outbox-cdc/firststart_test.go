@@ -56,10 +56,10 @@ func testFirstStartWaits(t *testing.T, s *site) {
 	address := "http://" + p.event(t, "outbox.started")["http"].(string)
 	p.event(t, "outbox.starting")
 	code, body := get(t, address+"/readyz")
-	if code != 503 || !strings.Contains(body, "created once Kafka has answered") {
+	if code != 503 || !strings.Contains(body, "kafka has not taken us in yet") {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
-	if _, body := get(t, address+"/api/status"); !strings.Contains(body, "created once Kafka has answered") {
+	if _, body := get(t, address+"/api/status"); !strings.Contains(body, "kafka has not taken us in yet") {
 		t.Errorf("/api/status: %s", body)
 	}
 	s.nothingCreated(t)
@@ -86,7 +86,7 @@ func testFirstStartWithNeitherSide(t *testing.T, s *site) {
 		t.Errorf("log line %v", line)
 	}
 	forward(t, address, s.postgres.Addr())
-	if line := p.event(t, "outbox.starting"); !strings.Contains(fmt.Sprint(line["error"]), "created once Kafka has answered") {
+	if line := p.event(t, "outbox.starting"); !strings.Contains(fmt.Sprint(line["error"]), "kafka has not taken us in yet") {
 		t.Errorf("log line %v", line)
 	}
 	s.nothingCreated(t)
@@ -122,20 +122,26 @@ func forward(t *testing.T, from, to string) {
 	}()
 }
 
-// testSlotWithoutKafka: a slot that is there is read, Kafka or not, and one
-// that is lost is named.
+// testSlotWithoutKafka: a relay that Kafka has not answered leaves the slot to
+// one that can publish, at a start and when it stands by; a slot that is lost is
+// named all the same.
 func testSlotWithoutKafka(t *testing.T, s *site) {
 	execSQL(t, s.conn, readTree(t, "testdata/schema.sql"))
 	nobody := "--kafka-brokers=" + refusing(t)
 	p := startRelay(t, s.env, nobody)
 	p.event(t, "outbox.starting")
-	s.want(t, 0, "init") // as by another instance, which Kafka has answered
-	p.event(t, "outbox.streaming")
+	s.want(t, 0, "init")
+	active := startRelay(t, s.env)
+	active.event(t, "outbox.streaming")
+	p.event(t, "outbox.standby")
+	next := startRelay(t, s.env)
+	next.event(t, "outbox.standby")
+	if err := active.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	next.event(t, "outbox.streaming")
 	p.stop(t)
-
-	p = startRelay(t, s.env, nobody)
-	p.event(t, "outbox.streaming")
-	p.stop(t)
+	next.stop(t)
 
 	execSQL(t, s.conn, fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", s.database))
 	s.want(t, 4, "run", nobody, "--startup-timeout=20s") // long before that

@@ -1,8 +1,8 @@
 package main
 
-// kafkaNotReady tells why the relay cannot be ready yet: an idle one streams
-// without Kafka, and would say that all is well with a cluster that has never
-// answered. Once it has, progress is what counts.
+// kafkaNotReady tells why the relay cannot be ready yet: one that stands by is
+// of no use with a cluster that has never answered. Once it has, progress is
+// what counts.
 func (p *process) kafkaNotReady() string {
 	select {
 	case <-p.connected:

@@ -8,8 +8,8 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/devenv/devtest"
 )
 
-// An idle relay streams without Kafka, but is not ready before Kafka has
-// answered once; later on it may be idle while Kafka is away.
+// A relay does not take the slot before Kafka has answered once, for another
+// instance might publish; later on it keeps it while Kafka is away.
 func TestNotReadyBeforeKafka(t *testing.T) {
 	t.Parallel()
 	postgres := devtest.Postgres(t, devenv.PostgresOptions{})
@@ -17,10 +17,10 @@ func TestNotReadyBeforeKafka(t *testing.T) {
 	s.want(t, 0, "init")
 	p := startRelay(t, s.env)
 	address := "http://" + p.event(t, "outbox.started")["http"].(string)
-	p.event(t, "outbox.streaming")
+	p.event(t, "outbox.starting")
 	await(t, "/readyz says what Kafka's error is", func() bool {
 		code, body := get(t, address+"/readyz")
-		if code != 503 || !strings.Contains(body, `"state":"streaming"`) || !strings.Contains(body, "kafka has not taken us in yet") {
+		if code != 503 || !strings.Contains(body, `"state":"starting"`) || !strings.Contains(body, "kafka has not taken us in yet") {
 			t.Fatalf("/readyz: %d %s", code, body)
 		}
 		return strings.Contains(body, "connection refused")

@@ -195,13 +195,14 @@ func (p *process) connect(ctx context.Context, timeout time.Duration) error {
 	return err
 }
 
-// kafkaPatience is how long a first start waits for Kafka before it says so and looks at Postgres again.
+// kafkaPatience is how long a relay waits for Kafka before it says so and looks at Postgres again.
 const kafkaPatience = 3 * time.Second
 
-// awaitKafka keeps a first start from creating the slot until Kafka has taken
-// us in: with a wrong password, a broker that is not trusted or none at all,
-// what stayed behind would be a slot that nobody reads, and WAL that piles up
-// for it. Rows committed before the slot exists are outside of the promise.
+// awaitKafka keeps the relay from creating the slot, and from taking it, until
+// Kafka has taken us in. With a wrong password, a broker that is not trusted or
+// none at all, what stayed behind of a first start would be a slot that nobody
+// reads, and WAL that piles up for it; rows committed before the slot exists are
+// outside of the promise. And an instance that can publish must be able to have it.
 func (p *process) awaitKafka(ctx context.Context) error {
 	select {
 	case <-p.connected:
@@ -209,8 +210,8 @@ func (p *process) awaitKafka(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(kafkaPatience):
-		return fault.New(fault.Unreachable, "first start", errors.New("the slot is created once Kafka has answered"),
-			"a slot that is created and not read retains WAL: see that the brokers can be reached and take the relay in")
+		return fault.New(fault.Unreachable, "take slot", errors.New(p.kafkaNotReady()),
+			"see that the brokers can be reached and take the relay in: the slot is created, and taken, once Kafka has answered")
 	}
 }
 
