@@ -95,10 +95,11 @@ type letter struct {
 	k     *Kafka
 	ack   Ack
 	life  uint64
-	short bool
 	cause error
-	id    string // of the event
-	topic string // that it was for
+	// It was cut, or stamped anew, to pass.
+	short, retimed bool
+	id             string // of the event
+	topic          string // that it was for
 }
 
 // Done is part of Ack.
@@ -159,22 +160,32 @@ func (k *Kafka) guilty(t *topic, n int) int {
 // queue out of the way, or all n. What does not go to the dead letters fails,
 // and the partition stands still (invariant 5).
 func (k *Kafka) convict(p *partition, n int, cause error, out *settled) {
-	first := p.queue.head
-	if l, dead := first.ack.(*letter); dead && !l.short && tooLarge(cause) {
-		l.short = true
-		p.convict(1)
-		rec := first.record()
-		shorten(&rec)
-		first.buf = nil // rec aliases it
-		first.fill(&rec)
-		var front list
-		front.push(first)
-		front.append(&p.queue)
-		p.queue = front
+	if l, dead := p.queue.head.ack.(*letter); dead && l.amend(p.queue.head, cause) {
+		first := p.convict(1)
+		first.append(&p.queue)
+		p.queue = first
 		return
 	}
 	guilty := p.convict(k.guilty(p.topic, n))
 	p.stuck = k.condemn(guilty, fmt.Sprintf("%s, partition %d", p.topic.name, p.id), cause, out)
+}
+
+// amend makes the letter one that may pass though it was refused, once for each reason.
+func (l *letter) amend(m *message, cause error) bool {
+	switch {
+	case tooLarge(cause) && !l.short:
+		l.short = true
+		rec := m.record()
+		shorten(&rec)
+		m.buf = nil // rec aliases it
+		m.fill(&rec)
+	case errors.Is(cause, sarama.ErrInvalidTimestamp) && !l.retimed:
+		l.retimed = true
+		m.time = time.Now().UnixMilli()
+	default:
+		return false
+	}
+	return true
 }
 
 // condemn sends events to the dead letters, or fails them and returns the
@@ -208,15 +219,14 @@ func (k *Kafka) bury(m *message, cause error) {
 	if tooLarge(cause) {
 		shorten(rec)
 	}
-	when := m.time
-	if errors.Is(cause, sarama.ErrInvalidTimestamp) { // its topic would refuse the event's time as well
-		when = time.Now().UnixMilli()
-	}
 	dead := messages.Get().(*message)
-	*dead = message{buf: dead.buf, size: m.size, time: when, committed: m.committed, published: m.published, lsn: m.lsn, seq: m.seq}
+	*dead = message{buf: dead.buf, size: m.size, time: m.time, committed: m.committed, published: m.published, lsn: m.lsn, seq: m.seq}
 	dead.fill(rec)
 	k.address(dead, m.ack, cause)
-	dead.ack.(*letter).short = tooLarge(cause)
+	l := dead.ack.(*letter)
+	if l.short = tooLarge(cause); errors.Is(cause, sarama.ErrInvalidTimestamp) { // its topic would refuse the event's time as well
+		l.amend(dead, cause)
+	}
 	m.free()
 	k.gate.left++
 	k.queue(dead)

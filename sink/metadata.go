@@ -135,10 +135,6 @@ func (k *Kafka) setPartitions(t *topic, id sarama.Uuid, n int, out *settled) {
 // refuseTopic convicts what waits to go to a topic that the cluster will not
 // let us write to, or does not have.
 func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
-	if t.stuck == nil && t.waiting.n > 0 {
-		t.stuck = k.condemn(t.waiting.cut(k.guilty(t, t.waiting.n), math.MaxInt), t.name, cause, out)
-		k.stop(t.stuck)
-	}
 	for _, p := range t.partitions { // those that look for a leader; the others hear it from the one they have
 		switch b := p.batch; {
 		case p.stuck != nil || b != nil && b.onWire:
@@ -150,6 +146,7 @@ func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
 			k.counters.inFlight -= b.messages.n
 			k.counters.failed += uint64(b.messages.n)
 			out.fail(lists{p.discard()}, ErrReset)
+			k.schedule(p) // what came since then
 		case b != nil:
 			k.counters.inFlight -= b.messages.n
 			k.counters.queued += b.messages.n
@@ -163,5 +160,9 @@ func (k *Kafka) refuseTopic(t *topic, cause error, out *settled) {
 		default: // it has a leader, who will say the same
 			k.schedule(p)
 		}
+	}
+	if t.waiting.n > 0 && !t.busy() { // Invariant 5: what waits for added partitions came last
+		t.stuck = k.condemn(t.waiting.cut(k.guilty(t, t.waiting.n), math.MaxInt), t.name, cause, out)
+		k.stop(t.stuck)
 	}
 }
