@@ -39,7 +39,12 @@ type Recovery struct {
 	Repair    []string `json:"repair,omitempty"`
 	Slot      string   `json:"slot"` // "keep", "create" or "replace"
 	OrderedBy string   `json:"ordered_by"`
-	Problem   string   `json:"problem,omitempty"` // what run would say; empty when it could stream
+	// Since is the time before which rows are left out; zero: none are. Resumed
+	// tells that it is an earlier one than was asked for: that of a recovery that
+	// was begun and not finished.
+	Since   time.Time `json:"since,omitzero"`
+	Resumed bool      `json:"resumed,omitempty"`
+	Problem string    `json:"problem,omitempty"` // what run would say; empty when it could stream
 	// UnusedSlots are other slots of this database that nobody streams from: one
 	// of them may be the one that is meant.
 	UnusedSlots []string `json:"unused_slots,omitempty"`
@@ -169,6 +174,7 @@ func (v *recovery) look(ctx context.Context) error {
 		return err
 	}
 	v.cat = cat
+	v.resume()
 	v.plan.UnusedSlots = cat.unused()
 	if err := cat.checkServer(); err != nil {
 		return err
@@ -182,7 +188,7 @@ func (v *recovery) look(ctx context.Context) error {
 	if err := v.choose(); err != nil {
 		return err
 	}
-	v.plan.OrderedBy = v.order()
+	v.plan.OrderedBy, v.plan.Since = v.order(), v.options.Since
 	if err := v.readFilter(ctx); err != nil {
 		return err
 	}
@@ -194,6 +200,18 @@ func (v *recovery) look(ctx context.Context) error {
 		return v.unreadable("count rows", err)
 	}
 	return nil
+}
+
+// resume takes over how far back a recovery reaches that was begun and not
+// finished: the slot, which may be its new one, has nothing of what is older.
+func (v *recovery) resume() {
+	p := v.cat.publication
+	if p == nil || readMark(p.Comment) != recovering {
+		return
+	}
+	if begun := readSince(p.Comment); begun.Before(v.options.Since) {
+		v.options.Since, v.plan.Resumed = begun, true
+	}
 }
 
 // checkOptions tells whether the columns that rows are chosen and ordered by
@@ -255,6 +273,19 @@ func (v *recovery) choose() error {
 	return nil
 }
 
+// sincePrefix precedes, in the comment, the time since which rows are sent; all of them without it.
+const sincePrefix = "since "
+
+func readSince(comment string) time.Time {
+	_, text, _ := strings.Cut(comment, " "+sincePrefix)
+	text, _, _ = strings.Cut(text, " ")
+	since, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return since
+}
+
 // replacesPrefix precedes, in the comment, the confirmed position of a slot
 // that looks usable and is to be replaced: a slot that stands elsewhere is its
 // successor already.
@@ -273,6 +304,9 @@ func replaces(comment string) pglogrepl.LSN {
 func (v *recovery) mark(ctx context.Context) error {
 	c := v.config
 	comment := string(recovering)
+	if since := v.options.Since; !since.IsZero() {
+		comment += " " + sincePrefix + since.UTC().Format(time.RFC3339Nano)
+	}
 	if v.plan.Slot == planReplace && !v.cat.slot.lost() {
 		comment += " " + replacesPrefix + v.cat.slot.ConfirmedLSN.String()
 	}

@@ -189,43 +189,6 @@ func TestRecoverAfterKill(t *testing.T) {
 	}
 }
 
-// A recovery that is interrupted while rows are not acknowledged stays
-// unfinished; the next one sends all of them.
-func TestRecoverInterrupted(t *testing.T) {
-	t.Parallel()
-	name, conn := database(t)
-	c := withPublication(name)
-	insertRows(t, conn, 1, 5)
-	hold := newMemory(true)
-	r, err := New(c, hold)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := r.Recover(ctx, byTime)
-		done <- err
-	}()
-	hold.await(t, 5)
-	for _, got := range hold.records()[:4] {
-		got.ack.Done(got.ev.Size)
-	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	eventually(t, "run refuses", func() bool {
-		return fault.KindOf(start(t, c, newMemory(false)).wait(t)) == fault.SlotLost
-	})
-	sink := newMemory(false)
-	eventually(t, "the next recovery", func() bool { // the server may take a moment to see that the first is gone
-		n, err := recovered(t, c, sink, byTime)
-		return err == nil && n == 5
-	})
-	streamsOn(t, conn, c, 6)
-}
-
 // A usable slot is kept, for it may hold what the table does not: here a row
 // that was deleted. Rows from before the first start are sent.
 func TestRecoverKeepsUsableSlot(t *testing.T) {

@@ -64,6 +64,24 @@ func TestBigPayload(t *testing.T) {
 	if limit := 4*big + enough; most > limit || repeats > 0 {
 		t.Errorf("%d MiB resident, want %d at most; %d repeats, want none", most/mib, limit/mib, repeats)
 	}
+	s.recoverBig()
+}
+
+// recoverBig sends what is in the table and two more such events with a recovery.
+func (s *stage) recoverBig() {
+	s.t.Helper()
+	s.insertBig(3, big)
+	s.insertBig(4, big)
+	r := rig.Start(s.t, s.env, "recover", "--yes")
+	m := watchMemory(r)
+	if code := r.Wait(90 * time.Second); code != 0 {
+		s.t.Fatalf("exit code %d:\n%s", code, r.Log())
+	}
+	most := m.stop()
+	s.t.Logf("recovery: at most %.1f MiB resident; %s", float64(most)/mib, lastLines(r.Stdout(), 1))
+	if limit := 4*big + enough; most > limit {
+		s.t.Errorf("%d MiB resident in a recovery, want %d at most", most/mib, limit/mib)
+	}
 }
 
 // Where the topic's limit does not let it pass, the relay says so and ends;

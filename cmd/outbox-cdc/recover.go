@@ -58,6 +58,7 @@ func (c *recoverCmd) Run(ctx context.Context, a *app, line *kong.Context) error 
 	if options.Since, err = parseSince(c.Since, time.Now()); err != nil {
 		return err
 	}
+	a.setMemoryLimit(l.Limits.InFlightBytes)
 	config := l.relayConfig(builder, log)
 	plan, err := cdc.PlanRecover(ctx, config, options)
 	if err != nil {
@@ -126,6 +127,13 @@ func (c *recoverCmd) show(a *app, l *loaded, plan cdc.Recovery) {
 		fmt.Fprintf(a.stdout, "             %s\n", sql)
 	}
 	fmt.Fprintf(a.stdout, "slot         %s %s\n", plan.Slot, l.Postgres.Slot)
+	if plan.Resumed {
+		since := "all rows"
+		if !plan.Since.IsZero() {
+			since = "rows since " + plan.Since.Format(time.RFC3339)
+		}
+		fmt.Fprintf(a.stdout, "since        %s, as the recovery that was begun and not finished\n", since)
+	}
 	fmt.Fprintf(a.stdout, "rows         %d of %s, ordered by %s: consumers that have received them receive them again\n",
 		plan.Rows, l.Table.Name, plan.OrderedBy)
 }

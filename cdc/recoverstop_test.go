@@ -1,0 +1,115 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/outbox-cdc/outbox-cdc/internal/fault"
+)
+
+// A recovery that is interrupted while rows are not acknowledged stays
+// unfinished; the next one sends all of them.
+func TestRecoverInterrupted(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	c := withPublication(name)
+	insertRows(t, conn, 1, 5)
+	hold := newMemory(true)
+	r, err := New(c, hold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Recover(ctx, byTime)
+		done <- err
+	}()
+	hold.await(t, 5)
+	for _, got := range hold.records()[:4] {
+		got.ack.Done(got.ev.Size)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "run refuses", func() bool {
+		return fault.KindOf(start(t, c, newMemory(false)).wait(t)) == fault.SlotLost
+	})
+	sink := newMemory(false)
+	eventually(t, "the next recovery", func() bool { // the server may take a moment to see that the first is gone
+		n, err := recovered(t, c, sink, byTime)
+		return err == nil && n == 5
+	})
+	streamsOn(t, conn, c, 6)
+}
+
+// stopped begins a recovery, stops it at its first row and returns what it said.
+func stopped(t *testing.T, c Config, o RecoverOptions) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	hold := newMemory(true)
+	r, err := New(c, hold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Recover(ctx, o)
+		done <- err
+	}()
+	select {
+	case <-hold.changed:
+		cancel()
+		return <-done
+	case err := <-done:
+		return err
+	}
+}
+
+// A recovery that was begun and not finished is completed as far back as it
+// reached, whatever the next one is told: its slot has nothing older.
+func TestRecoverReachesAsFarBack(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	c := withPublication(name)
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for i := range 4 {
+		mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload, occurred_at) VALUES ('o', $1, 'e', '{}', $2)`,
+			strconv.Itoa(i), begin.Add(time.Duration(i)*time.Minute))
+	}
+	dropSlot(t, conn, name)
+	for i, step := range []struct {
+		minute  int // since which rows are asked for; -1: all of them
+		rows    int64
+		stopped bool
+		told    bool
+	}{{2, 2, true, false}, {3, 2, true, true}, {1, 3, true, false}, {3, 3, true, true}, {-1, 4, true, false}, {3, 4, false, true}, {3, 1, false, false}} {
+		o := byTime
+		if step.minute >= 0 {
+			o.Since = begin.Add(time.Duration(step.minute) * time.Minute)
+		}
+		plan, err := PlanRecover(t.Context(), c, o)
+		if err != nil || plan.Rows != step.rows || plan.Resumed != step.told {
+			t.Errorf("step %d: plan %+v, %v; want %d rows", i, plan, err, step.rows)
+		}
+		var n int64
+		eventually(t, "the one before is gone", func() bool {
+			if step.stopped {
+				return errors.Is(stopped(t, c, o), context.Canceled)
+			}
+			n, err = recovered(t, c, newMemory(false), o)
+			return err == nil
+		})
+		if !step.stopped && n != step.rows {
+			t.Errorf("step %d: recovered %d rows, want %d", i, n, step.rows)
+		}
+	}
+}
