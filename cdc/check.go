@@ -93,13 +93,14 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	case len(unpublished) > 0:
 		return failing(check, fault.New(fault.Usage, "check publication",
 			fmt.Errorf("publication %q leaves out the columns %s", c.Publication, strings.Join(unpublished, ", ")),
-			fmt.Sprintf("stop every relay of this slot, publish all columns: ALTER PUBLICATION %s SET TABLE %s, and have it accepted: `outbox-cdc init`", ident(c.Publication), c.Table.quoted())))
+			fmt.Sprintf("stop every relay of this slot, publish all columns: BEGIN; ALTER PUBLICATION %[1]s DROP TABLE %[2]s; ALTER PUBLICATION %[1]s ADD TABLE %[2]s; COMMIT, and have it accepted: `outbox-cdc init`",
+				ident(c.Publication), c.Table.quoted())))
 	case p.Tables > 1:
 		return warned(check, fmt.Sprintf("%q publishes %d tables: the others are sent to the relay and thrown away there", c.Publication, p.Tables),
-			fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted()))
+			notShared+fmt.Sprintf("ALTER PUBLICATION %s SET TABLE %s", ident(c.Publication), c.Table.quoted()))
 	case p.Update || p.Delete || p.Truncate:
 		return warned(check, fmt.Sprintf("%q publishes more than inserts: the rest is sent to the relay and thrown away there", c.Publication),
-			insertsOnlySQL(c))
+			notShared+insertsOnlySQL(c))
 	case !fresh && !cat.remembered():
 		return warned(check, fmt.Sprintf("the comment of %q does not say what it shows, and role %q may not or should not change it: "+
 			"a table that is taken out or recreated while no relay runs is not noticed", c.Publication, cat.server.Role),
@@ -107,6 +108,9 @@ func (cat catalog) checkPublication(c Config) fault.Finding {
 	}
 	return passed(check, fmt.Sprintf("%q publishes the inserts on %s", c.Publication, c.Table))
 }
+
+// notShared precedes what would end another subscriber's stream in silence.
+const notShared = "leave it if somebody else subscribes to it; otherwise "
 
 // mayPublish tells whether the role may create the publication. Only the
 // table's owner may publish it.

@@ -58,7 +58,7 @@ func (v *cover) lost(c Config, before *cover) error {
 			fmt.Errorf("publication %q no longer publishes table %s (it was taken out, or dropped and created again)", c.Publication, c.Table), addTableHint(c))
 	case !v.inserts:
 		return fault.New(fault.SlotLost, op, fmt.Errorf("publication %q no longer publishes inserts", c.Publication),
-			insertsOnlySQL(c)+"; "+meanwhile)
+			addInsertsHint(c)+"; "+meanwhile)
 	case v.table != before.table || v.publication != before.publication || v.entry != before.entry:
 		return replacedTable(op, c)
 	}
@@ -79,6 +79,12 @@ func addTableHint(c Config) string {
 		"If those need not be sent: ALTER PUBLICATION %s ADD TABLE %s, then `outbox-cdc init`", ident(c.Publication), c.Table.quoted())
 }
 
+// addInsertsHint has the publication publish inserts.
+func addInsertsHint(c Config) string {
+	return insertsOnlySQL(c) + ", with what else its other subscribers need, if there are any"
+}
+
+// insertsOnlySQL has the publication publish inserts, and nothing else.
 func insertsOnlySQL(c Config) string {
 	return fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", ident(c.Publication))
 }

@@ -55,15 +55,34 @@ func TestUnreservedSlot(t *testing.T) {
 	conn := connectTo(t, pg.URL())
 	mustExec(t, t.Context(), conn, schemaSQL)
 	log := newLogBuffer()
-	r := startWith(t, Config{URL: pg.URL(), Log: log.logger()}, newMemory(true), func(r *Relay) { r.watchInterval = 50 * time.Millisecond })
-	r.await(t, Streaming)
+	c := Config{URL: pg.URL(), Log: log.logger(), DrainTimeout: time.Millisecond}
+	watched := func(interval time.Duration) started {
+		r := startWith(t, c, newMemory(true), func(r *Relay) { r.watchInterval = interval })
+		r.await(t, Streaming)
+		return r
+	}
+	r := watched(50 * time.Millisecond)
 	insertRows(t, conn, 1, 1) // and nobody acknowledges it
 	for range 4 {             // a segment each
 		mustExec(t, t.Context(), conn, "SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
 	}
 	log.await(t, "outbox.slot_unreserved")
-	if s := r.Stats(); s.State != Streaming || !strings.Contains(s.NotReady, "the next checkpoint may invalidate it") {
-		t.Errorf("state %s, not ready: %q", s.State, s.NotReady)
+	inDanger := func() {
+		t.Helper()
+		if s := r.Stats(); s.State != Streaming || !strings.Contains(s.NotReady, "the next checkpoint may invalidate it") {
+			t.Errorf("state %s, not ready: %q", s.State, s.NotReady)
+		}
+	}
+	inDanger()
+	if n := log.count("outbox.slot_unreserved"); n != 1 {
+		t.Errorf("said %d times within a moment", n)
+	}
+	for _, interval := range []time.Duration{time.Hour, 50 * time.Millisecond} { // before it has looked, too
+		if err := r.stop(t); err != nil {
+			t.Fatal(err)
+		}
+		r = watched(interval)
+		inDanger()
 	}
 	check := func() fault.Status { return statuses(Check(t.Context(), Config{URL: pg.URL()}))["slot"] }
 	if got := check(); got != fault.Warn {
@@ -74,9 +93,6 @@ func TestUnreservedSlot(t *testing.T) {
 	eventually(t, "ready", func() bool { return r.Stats().Ready })
 	if got := check(); got != fault.OK {
 		t.Errorf("check says %v of the slot", got)
-	}
-	if n := log.count("outbox.slot_unreserved"); n != 1 {
-		t.Errorf("said %d times within a moment", n)
 	}
 }
 

@@ -81,7 +81,7 @@ func postgresError(op string, err error) error {
 		return fault.New(fault.Unexpected, op, flat, "have the table's owner run `outbox-cdc init`, or the SQL that `outbox-cdc init --print-sql` prints")
 	case code == codeTooManyConnections:
 		return fault.New(fault.Unreachable, op, flat, "raise max_connections (max_wal_senders, if it is about walsenders or replication) and restart the server, or end connections that nobody uses")
-	case code == codeLimitExceeded:
+	case code == codeLimitExceeded && strings.HasPrefix(op, "create"): // a slot; elsewhere it is temp_file_limit
 		return fault.New(fault.Unreachable, op, flat, freeSlotHint)
 	case connecting && strings.HasPrefix(code, classData):
 		return fault.New(fault.Usage, op, flat, "postgres.url gives a parameter a value that the server does not take")

@@ -134,7 +134,7 @@ func (r *Relay) carryOut(ctx context.Context, v *recovery) (int64, error) {
 // unfinished says how far a recovery came that has begun, and what that means for the relays.
 func unfinished(err error, n int64) error {
 	hint := "start `outbox-cdc recover` again: it begins anew, and no relay streams before it has ended"
-	if h := fault.HintOf(err); h != "" {
+	if h := fault.HintOf(err); h != "" && !errors.Is(err, context.Canceled) {
 		hint = h + "; `outbox-cdc recover` is what to start again: it begins anew, and no relay streams before it has ended"
 	}
 	return fault.New(fault.KindOf(err), "recover", fmt.Errorf("stopped after %d rows: %w", n, err), hint)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,30 @@ func TestRecoverInterrupted(t *testing.T) {
 		return err == nil && n == 5
 	})
 	streamsOn(t, conn, c, 6)
+}
+
+// A statement that fails ends the recovery with what the server said, for its
+// snapshot is gone; that it is a limit says nothing of slots.
+func TestRecoverStatementFails(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	c := withPublication(name)
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload)
+		SELECT 'o', n, 'e', jsonb_build_object('pad', repeat('x', 300)) FROM generate_series(1, 30000) n`)
+	mustExec(t, t.Context(), conn, "ALTER DATABASE "+name+" SET temp_file_limit = '1MB'")
+	_, err := recovered(t, c, newMemory(false), byTime)
+	checkFault(t, err, fault.Unreachable, "temp_file_limit")
+	if hint := fault.HintOf(err); strings.Contains(hint, "slot") && strings.Contains(hint, "drop") || !strings.Contains(hint, "outbox-cdc recover") {
+		t.Errorf("the hint is %q", hint)
+	}
+	mustExec(t, t.Context(), conn, "ALTER DATABASE "+name+" RESET temp_file_limit")
+	eventually(t, "the next recovery", func() bool {
+		n, err := recovered(t, c, newMemory(false), byTime)
+		return err == nil && n == 30000
+	})
 }
 
 // stopped begins a recovery, stops it at its first row and returns what it said.

@@ -102,7 +102,11 @@ func (r *Relay) Run(ctx context.Context) error {
 			b.reset()
 		}
 		r.counters.reconnects.Add(1)
-		r.complain(err)
+		if r.worked {
+			r.complain(Reconnecting, err)
+		} else {
+			r.complain(Starting, err)
+		}
 		pause := b.wait()
 		if t := r.config.StartupTimeout; t > 0 && !r.reached {
 			pause = min(pause, time.Until(started.Add(t)))
@@ -131,11 +135,7 @@ func (r *Relay) retry(err error) bool {
 var digits = regexp.MustCompile(`[0-9]+`)
 
 // complain says what is wrong, once a moment.
-func (r *Relay) complain(err error) {
-	state := Reconnecting
-	if !r.worked {
-		state = Starting
-	}
+func (r *Relay) complain(state State, err error) {
 	r.counters.setState(state, err.Error(), time.Now())
 	// The same trouble has another port or pid each time.
 	trouble := digits.ReplaceAllString(err.Error(), "")
@@ -271,7 +271,7 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			relay: r, stream: stream,
 			decoder: decoder.New(stream.timeline),
 			tracker: checkpoint.NewTracker(slot.ConfirmedLSN, r.window),
-			watch:   r.newWatch(stream),
+			watch:   r.newWatch(stream, slot.WALStatus),
 			outbox:  r.cover.table,
 		}, nil
 	}

@@ -551,17 +551,17 @@ func TestComplainsNowAndThen(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := func() int { return log.count("level=WARN") }
-	r.complain(errors.New("read tcp 10.0.0.1:36984->10.0.0.2:5432: connection reset by peer"))
-	r.complain(errors.New("read tcp 10.0.0.1:36990->10.0.0.2:5432: connection reset by peer"))
+	r.complain(Reconnecting, errors.New("read tcp 10.0.0.1:36984->10.0.0.2:5432: connection reset by peer"))
+	r.complain(Reconnecting, errors.New("read tcp 10.0.0.1:36990->10.0.0.2:5432: connection reset by peer"))
 	if n := said(); n != 1 {
 		t.Errorf("said %d times", n)
 	}
-	r.complain(errors.New("read tcp 10.0.0.1:36990->10.0.0.2:5432: broken pipe"))
+	r.complain(Reconnecting, errors.New("read tcp 10.0.0.1:36990->10.0.0.2:5432: broken pipe"))
 	if n := said(); n != 2 {
 		t.Errorf("said %d times, with other trouble", n)
 	}
 	r.nagged = r.nagged.Add(-2 * nagInterval)
-	r.complain(errors.New("read tcp 10.0.0.1:37000->10.0.0.2:5432: broken pipe"))
+	r.complain(Reconnecting, errors.New("read tcp 10.0.0.1:37000->10.0.0.2:5432: broken pipe"))
 	if n := said(); n != 3 {
 		t.Errorf("said %d times, after a while", n)
 	}

@@ -75,10 +75,11 @@ func (r *Relay) publishRows(ctx context.Context, v *recovery) (int64, error) {
 		tracker := checkpoint.NewTracker(acknowledged, r.window)
 		err := r.publishFrom(ctx, v, tracker)
 		acknowledged = tracker.Confirmed()
-		if err == nil || ctx.Err() != nil || !r.retry(err) || v.conn.IsClosed() {
+		// With a statement that failed, the snapshot is gone.
+		if err == nil || ctx.Err() != nil || !r.retry(err) || v.conn.IsClosed() || v.conn.PgConn().TxStatus() == 'E' {
 			return int64(acknowledged), err
 		}
-		r.complain(err)
+		r.complain(Recovering, err)
 		r.sink.Reset()
 		select {
 		case <-ctx.Done():

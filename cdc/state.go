@@ -115,7 +115,7 @@ func (cat catalog) usablePublication(c Config) error {
 			fmt.Errorf("publication %q does not publish table %s (it was dropped and created again, or never added)", c.Publication, c.Table), hint)
 	case !p.Insert:
 		return fault.New(fault.SlotLost, "check publication", fmt.Errorf("publication %q does not publish inserts", c.Publication),
-			insertsOnlySQL(c)+"; "+meanwhile)
+			addInsertsHint(c)+"; "+meanwhile)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ const (
 	Streaming    State = "streaming"    // the line runs
 	Reconnecting State = "reconnecting" // the line ended with trouble and starts again
 	Draining     State = "draining"     // told to stop; waits for acknowledgements
+	Recovering   State = "recovering"   // Recover sends rows, and has trouble with it
 	Stopped      State = "stopped"
 )
 

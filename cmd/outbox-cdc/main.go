@@ -75,7 +75,11 @@ func report(w io.Writer, err error) int {
 	}
 	// Only a signal cancels. What it interrupted may call that unreachable.
 	if kind := fault.KindOf(err); errors.Is(err, context.Canceled) && (kind == fault.Unexpected || kind == fault.Unreachable) {
-		err = errors.New("stop: interrupted")
+		hint := ""
+		if f, ok := errors.AsType[*fault.Error](err); ok && f.Op == "recover" { // what it has begun stands
+			hint = f.Hint
+		}
+		err = fault.New(fault.Unexpected, "stop", errors.New("interrupted"), hint)
 	}
 	fmt.Fprintf(w, "outbox-cdc: %v\n", err)
 	if hint := fault.HintOf(err); hint != "" {

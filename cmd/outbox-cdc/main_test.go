@@ -68,6 +68,7 @@ func TestReport(t *testing.T) {
 		"plain":       {errors.New("write output: broken pipe"), 1, "outbox-cdc: write output: broken pipe\n"},
 		"interrupted": {fmt.Errorf("check: %w", context.Canceled), 1, "outbox-cdc: stop: interrupted\n"},
 		"unreached":   {fault.New(fault.Unreachable, "connect", context.Canceled, "look"), 1, "outbox-cdc: stop: interrupted\n"},
+		"recovery":    {fault.New(fault.Unreachable, "recover", context.Canceled, "begin anew"), 1, "outbox-cdc: stop: interrupted\nhint: begin anew\n"},
 		"usage":       {fault.New(fault.Usage, "read x", errors.New("no"), "try y"), 2, "outbox-cdc: read x: no\nhint: try y\n"},
 		"poison":      {fault.New(fault.Poison, "publish", errors.New("too large"), ""), 3, "outbox-cdc: publish: too large\n"},
 		"slot lost":   {fault.New(fault.SlotLost, "open slot", errors.New("gone"), "recover"), 4, "outbox-cdc: open slot: gone\nhint: recover\n"},
