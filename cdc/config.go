@@ -37,7 +37,10 @@ type Sink interface {
 type Config struct {
 	// URL is a pgx connection string to the primary, with a role that has
 	// REPLICATION. Several hosts may be given; the one that is writable is used.
-	URL         string
+	URL string
+	// RereadURL returns URL as it is now, where it comes from a file; optional.
+	// Run asks before it connects. An error means that nothing has changed.
+	RereadURL   func() (string, error)
 	Slot        string // default "outbox_cdc"
 	Publication string // default "outbox_cdc"
 	Table       Table  // default public.outbox
@@ -66,6 +69,16 @@ type Config struct {
 	InFlightEvents int
 	// Log receives one line per change of state; default discards.
 	Log *slog.Logger
+}
+
+// reread takes over a URL that has changed, as for a password that was rotated.
+func (c *Config) reread() {
+	if c.RereadURL == nil {
+		return
+	}
+	if url, err := c.RereadURL(); err == nil {
+		c.URL = url
+	}
 }
 
 // Table is a schema-qualified table name, unquoted.

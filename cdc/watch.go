@@ -194,6 +194,7 @@ func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn
 	}
 	var b backoff
 	for {
+		w.config.reread()
 		trying, cancel := brief(ctx)
 		conn, err := connectSQL(trying, w.config.URL)
 		cancel()

@@ -2,6 +2,9 @@ package e2e_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,15 +17,22 @@ import (
 )
 
 // A server that turns the relay away under load: its sessions are terminated,
-// its password is changed, all walsenders are taken. One process rides it out,
-// and says what it waits for.
+// its password is changed before the file that holds it, all walsenders are
+// taken. One process rides it out, and says what it waits for.
 func TestFaultPostgresTurnsTheRelayAway(t *testing.T) {
 	t.Parallel()
 	const walsenders = 3
 	pg := devtest.Postgres(t, devenv.PostgresOptions{Version: "17", Settings: map[string]string{"max_wal_senders": "3"}})
 	s := newStage(t, pg, sharedKafka(t).Brokers())
 	s.exec(s.url, "CREATE ROLE relay LOGIN REPLICATION PASSWORD 'first'")
-	s.env = append(s.env, "OUTBOX_CDC_POSTGRES_URL="+pg.URLFor(s.name, "relay", "first"))
+	file := filepath.Join(t.TempDir(), "url")
+	login := func(password string) {
+		if err := os.WriteFile(file, []byte(pg.URLFor(s.name, "relay", password)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login("first")
+	s.env = append(slices.DeleteFunc(s.env, func(kv string) bool { return strings.HasPrefix(kv, "OUTBOX_CDC_POSTGRES_URL=") }), "OUTBOX_CDC_POSTGRES_URL_FILE="+file)
 	terminate := func() {
 		s.exec(s.url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'relay'")
 	}
@@ -39,7 +49,7 @@ func TestFaultPostgresTurnsTheRelayAway(t *testing.T) {
 	if state, reason, ready := r.State(); state != "reconnecting" || ready || !strings.Contains(reason, "password") {
 		t.Errorf("state %s, ready %v, reason %q", state, ready, reason)
 	}
-	s.exec(s.url, "ALTER ROLE relay PASSWORD 'first'")
+	login("second")
 	s.more(1000)
 
 	var taken []*pgx.Conn

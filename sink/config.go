@@ -22,9 +22,12 @@ type KafkaConfig struct {
 	// ClientID is what the brokers' logs and quotas call the relay. Default "outbox-cdc".
 	ClientID string
 	// Compression is "none", the default, "gzip", "lz4", "zstd" or "snappy".
-	Compression  string
-	TLS          TLSConfig
-	SASL         SASLConfig
+	Compression string
+	TLS         TLSConfig
+	SASL        SASLConfig
+	// RereadSASL returns the password as it is now, where it comes from a file;
+	// optional. It is asked before each connection. An error means that nothing has changed.
+	RereadSASL   func() (string, error)
 	CreateTopics CreateTopics
 	DeadLetters  DeadLetters
 	// Log receives one line per change of state, and one per 5 s of trouble.

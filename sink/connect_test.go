@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,4 +299,23 @@ func TestPlainConnectionNoticesTLS(t *testing.T) {
 			t.Errorf("got %v, want errSpeaksTLS", err)
 		}
 	}
+}
+
+// A password that was rotated in its file is the one of the next connection.
+func TestPasswordIsReadAgain(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders"), kfake.EnableSASL(), kfake.Superuser("PLAIN", "relay", "right"))
+	var reads atomic.Int32
+	k := newSink(t, quick(), KafkaConfig{
+		Brokers: cluster.ListenAddrs(), SASL: SASLConfig{"PLAIN", "relay", "wrong"},
+		RereadSASL: func() (string, error) {
+			if reads.Add(1) == 1 {
+				return "", errors.New("just being replaced")
+			}
+			return "right", nil
+		},
+	})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	l.awaitDone(t, 1)
 }

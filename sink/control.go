@@ -277,7 +277,7 @@ func (c *controller) disconnect() {
 // open connects to a broker.
 func (k *Kafka) open(addr string) (*sarama.Broker, error) {
 	b := sarama.NewBroker(addr)
-	if err := b.Open(k.conf); err != nil {
+	if err := b.Open(k.login()); err != nil {
 		return nil, err
 	}
 	if ok, err := b.Connected(); !ok {
@@ -287,6 +287,20 @@ func (k *Kafka) open(addr string) (*sarama.Broker, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// login returns the configuration of a connection, with the password as it is now.
+func (k *Kafka) login() *sarama.Config {
+	if k.cfg.RereadSASL == nil {
+		return k.conf
+	}
+	password, err := k.cfg.RereadSASL()
+	if err != nil {
+		return k.conf
+	}
+	conf := *k.conf
+	conf.Net.SASL.Password = password
+	return &conf
 }
 
 // addresses returns where to ask: first the one that answered last, then the

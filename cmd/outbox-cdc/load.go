@@ -96,7 +96,7 @@ func (l *loaded) merge(set map[string]string) error {
 	return nil
 }
 
-// secrets reads the files that hold secrets of these sections. One line break at the end is not part of a secret.
+// secrets reads the files that hold secrets of these sections.
 func (l *loaded) secrets(sections []string) error {
 	for _, s := range settings() {
 		key, path := s.FileOf(), s.In(&l.Config).String()
@@ -105,22 +105,39 @@ func (l *loaded) secrets(sections []string) error {
 			continue
 		}
 		op := "read " + s.Key
-		data, err := os.ReadFile(path)
+		value, err := readSecret(path)
 		if err != nil {
-			return fault.New(fault.Usage, op, err, "the path comes from "+l.origin(s.Key))
-		}
-		value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-		if value == "" {
-			return fault.New(fault.Usage, op, fmt.Errorf("file %s is empty", path), "the path comes from "+l.origin(s.Key))
-		}
-		if strings.ContainsAny(value, "\r\n\x00") {
-			return fault.New(fault.Usage, op, fmt.Errorf("file %s holds more than one line", path), "write the secret alone into the file")
+			return fault.New(fault.Usage, op, err, "write the secret alone into the file; its path comes from "+l.origin(s.Key))
 		}
 		secret, _ := lookup(key)
 		secret.In(&l.Config).SetString(value)
 		l.Origin[key] = "file " + path
 	}
 	return nil
+}
+
+// readSecret returns what a file holds. One line break at the end is not part of it.
+func readSecret(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	switch {
+	case value == "":
+		return "", fmt.Errorf("file %s is empty", path)
+	case strings.ContainsAny(value, "\r\n\x00"):
+		return "", fmt.Errorf("file %s holds more than one line", path)
+	}
+	return value, nil
+}
+
+// rereader returns what reads a secret's file again, as after a rotation; nil without a file.
+func rereader(path string) func() (string, error) {
+	if path == "" {
+		return nil
+	}
+	return func() (string, error) { return readSecret(path) }
 }
 
 // origin says where a setting was set.

@@ -18,6 +18,7 @@ func (l *loaded) relayConfig(b *sink.Builder, log *slog.Logger) cdc.Config {
 	table, _ := l.tableName() // validated
 	c := cdc.Config{
 		URL:            l.Postgres.URL,
+		RereadURL:      rereader(l.Postgres.URLFile),
 		Slot:           l.Postgres.Slot,
 		Publication:    l.Postgres.Publication,
 		Table:          table,
@@ -89,6 +90,7 @@ func (l *loaded) kafka(b *sink.Builder, log *slog.Logger) (*sink.Kafka, error) {
 		TLS: sink.TLSConfig{Enabled: t.Enabled, CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile,
 			ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify},
 		SASL:         sink.SASLConfig{Mechanism: s.Mechanism, User: s.Username, Password: s.Password},
+		RereadSASL:   rereader(s.PasswordFile),
 		CreateTopics: sink.CreateTopics{Partitions: int32(n.Partitions), ReplicationFactor: int16(n.ReplicationFactor)},
 		DeadLetters:  sink.DeadLetters{Topic: l.DeadLetterTopic, All: l.OnPoison == "dead_letter", Only: l.deadLetterIDs},
 		Log:          log,
