@@ -108,7 +108,7 @@ func TestDeadLetterIsTooOld(t *testing.T) {
 	}
 }
 
-// Invariant 1: an acknowledgement is one of all in-sync replicas, and a batch
+// Invariant 6: an acknowledgement is one of all in-sync replicas, and a batch
 // that is sent again is known to the broker.
 func TestAcknowledgedByAllReplicas(t *testing.T) {
 	t.Parallel()

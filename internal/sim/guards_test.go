@@ -94,6 +94,10 @@ var guards = []guard{
 	{name: "the sink is reset between sessions", file: "cdc/relay.go", line: "r.sink.Reset()", with: "_ = first"},
 
 	// sink: order and acknowledgement
+	{name: "acknowledged means on all in-sync replicas", file: "sink/encode.go",
+		line: "RequiredAcks: sarama.WaitForAll, // Invariant 6: acknowledged means on all in-sync replicas", with: "RequiredAcks: sarama.WaitForLocal,"},
+	{name: "a batch says whose it is", file: "sink/encode.go",
+		line: "ProducerID: b.producer.id, ProducerEpoch: b.producer.epoch, FirstSequence: b.seq,", with: "ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1,"},
 	{name: "an error that passes convicts nobody", file: "sink/outcome.go",
 		line: `if passing[code] != "" {`, with: "if passing[code] != \"\" && code != sarama.ErrNotEnoughReplicas && code != sarama.ErrKafkaStorageError {"},
 	{name: "a retriable error does not acknowledge", file: "sink/outcome.go",

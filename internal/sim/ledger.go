@@ -68,7 +68,11 @@ func (l *ledger) watch(convicting []finalFault) {
 		l.look()
 		l.last = make(map[place][]record)
 		l.log.Debug("sim.produce", "to", l.cluster.CurrentNode())
-		for _, rt := range req.(*kmsg.ProduceRequest).Topics {
+		produce := req.(*kmsg.ProduceRequest)
+		if produce.Acks != -1 {
+			l.oracle.Breach("produce with acks %d: kfake loses nothing, other brokers do (Invariant 6)", produce.Acks)
+		}
+		for _, rt := range produce.Topics {
 			for _, rp := range rt.Partitions {
 				batch, err := parseBatch(rp.Records)
 				if err == nil {
@@ -76,6 +80,9 @@ func (l *ledger) watch(convicting []finalFault) {
 				}
 				l.log.Debug("sim.batch", "topic", rt.Topic, "partition", rp.Partition, "records", batch.NumRecords,
 					"producer", batch.ProducerID, "epoch", batch.ProducerEpoch, "seq", batch.FirstSequence)
+				if batch.ProducerID < 0 {
+					l.oracle.Breach("produce to %s, partition %d, without a producer id (Invariant 5)", rt.Topic, rp.Partition)
+				}
 				if err != nil {
 					l.oracle.Breach("produce to %s, partition %d: %v", rt.Topic, rp.Partition, err)
 				}
