@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -159,6 +160,20 @@ func TestStandbyNoticesHole(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkFault(t, standby.wait(t), fault.SlotLost, "again")
+}
+
+// So it is with a session that begins anew: what the last one saw is what counts.
+func TestReconnectNoticesHole(t *testing.T) {
+	t.Parallel()
+	database, conn := database(t)
+	c := configFor(database)
+	c.Publication = database
+	r := startWith(t, c, newMemory(false), func(r *Relay) { r.watchInterval = time.Hour })
+	r.await(t, Streaming)
+	mustExec(t, t.Context(), conn, "COMMENT ON PUBLICATION "+ident(database)+" IS 'the shop''s'")
+	outAndIn(t, conn, database)
+	mustExec(t, t.Context(), conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'outbox-cdc'")
+	checkFault(t, r.wait(t), fault.SlotLost, "again")
 }
 
 // Neither does the next start go on over it, until the operator says so.

@@ -36,6 +36,7 @@ type Relay struct {
 	history history // of all sessions
 	reached bool    // Postgres has answered once
 	worked  bool    // it has streamed, or stood by
+	holder  int     // the pid that holds the slot while it stands by
 	sight   sight   // of the watch
 	reserve reserve // as the watch has seen it
 	altered string  // the version of the publication that was last told to be another
@@ -316,7 +317,7 @@ func (r *Relay) compareCover(ctx context.Context, conn *pgx.Conn) error {
 // standBy waits a moment while another instance holds the slot. It looks at
 // pg_replication_slots, for a START_REPLICATION that fails fills the server's log.
 func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
-	if r.Stats().State != Standby {
+	if r.Stats().State != Standby || r.holder != pid {
 		holder := fmt.Sprintf("pid %d holds the slot", pid)
 		if who, err := readHolder(ctx, conn, pid); err != nil {
 			return err
@@ -327,7 +328,7 @@ func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn, pid int) error {
 		if err := tryReplication(ctx, r.config); err != nil && fault.KindOf(err) != fault.Unreachable {
 			return err
 		}
-		r.worked = true
+		r.worked, r.holder = true, pid
 		r.setState(Standby, holder, "slot", r.config.Slot, "held_by", holder)
 	}
 	return lookAgain(ctx)

@@ -255,6 +255,32 @@ func TestStandbyTakesOver(t *testing.T) {
 	}
 }
 
+// A standby names who holds the slot now.
+func TestStandbyNamesTheHolder(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	active := start(t, configFor(name), newMemory(false))
+	active.await(t, Streaming)
+	others := []started{start(t, configFor(name), newMemory(false)), start(t, configFor(name), newMemory(false))}
+	for _, r := range others {
+		r.await(t, Standby)
+	}
+	if err := active.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "one has taken over, the other names it", func() bool {
+		var pid int
+		if err := conn.QueryRow(t.Context(), "SELECT coalesce(active_pid, 0) FROM pg_replication_slots WHERE slot_name = $1", name).Scan(&pid); err != nil {
+			t.Fatal(err)
+		}
+		a, b := others[0].Stats(), others[1].Stats()
+		if a.State == Standby {
+			a, b = b, a
+		}
+		return a.State == Streaming && b.State == Standby && strings.Contains(b.Reason, fmt.Sprintf("pid %d ", pid))
+	})
+}
+
 // A standby that could not replicate says so at once, not when it is needed.
 func TestStandbyMustBeAbleToReplicate(t *testing.T) {
 	t.Parallel()
