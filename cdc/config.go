@@ -71,14 +71,14 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// reread takes over a URL that has changed, as for a password that was rotated.
-func (c *Config) reread() {
-	if c.RereadURL == nil {
-		return
+// currentURL returns the URL as it is now, as for a password that was rotated.
+func (c Config) currentURL() string {
+	if c.RereadURL != nil {
+		if url, err := c.RereadURL(); err == nil {
+			return url
+		}
 	}
-	if url, err := c.RereadURL(); err == nil {
-		c.URL = url
-	}
+	return c.URL
 }
 
 // Table is a schema-qualified table name, unquoted.

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -202,18 +201,6 @@ func (v *recovery) look(ctx context.Context) error {
 	return nil
 }
 
-// resume takes over how far back a recovery reaches that was begun and not
-// finished: the slot, which may be its new one, has nothing of what is older.
-func (v *recovery) resume() {
-	p := v.cat.publication
-	if p == nil || readMark(p.Comment) != recovering {
-		return
-	}
-	if begun := readSince(p.Comment); begun.Before(v.options.Since) {
-		v.options.Since, v.plan.Resumed = begun, true
-	}
-}
-
 // checkOptions tells whether the columns that rows are chosen and ordered by
 // are there. Without the timestamp column the table's own order has to do.
 func (v *recovery) checkOptions() error {
@@ -271,50 +258,6 @@ func (v *recovery) choose() error {
 		return v.cat.usableSlot(c)
 	}
 	return nil
-}
-
-// sincePrefix precedes, in the comment, the time since which rows are sent; all of them without it.
-const sincePrefix = "since "
-
-func readSince(comment string) time.Time {
-	_, text, _ := strings.Cut(comment, " "+sincePrefix)
-	text, _, _ = strings.Cut(text, " ")
-	since, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		return time.Time{}
-	}
-	return since
-}
-
-// replacesPrefix precedes, in the comment, the confirmed position of a slot
-// that looks usable and is to be replaced: a slot that stands elsewhere is its
-// successor already.
-const replacesPrefix = "instead of the slot at "
-
-func replaces(comment string) pglogrepl.LSN {
-	_, text, _ := strings.Cut(comment, replacesPrefix)
-	lsn, err := pglogrepl.ParseLSN(text)
-	if err != nil {
-		return 0
-	}
-	return lsn
-}
-
-// mark writes down that a recovery has begun.
-func (v *recovery) mark(ctx context.Context) error {
-	c := v.config
-	comment := string(recovering)
-	if since := v.options.Since; !since.IsZero() {
-		comment += " " + sincePrefix + since.UTC().Format(time.RFC3339Nano)
-	}
-	if v.plan.Slot == planReplace && !v.cat.slot.lost() {
-		comment += " " + replacesPrefix + v.cat.slot.ConfirmedLSN.String()
-	}
-	sql := lockMarkSQL(c) + ";" + commentSQL(c, mark(comment)) // in one transaction
-	if v.plan.Publication == planCreate {
-		sql = createPublicationSQL(c) + ";" + sql
-	}
-	return exec(ctx, v.conn, "mark publication", sql)
 }
 
 // snapshot begins a transaction that sees what was committed when the slot was

@@ -203,7 +203,7 @@ func (r *Relay) begin(ctx context.Context, started time.Time) (*pgx.Conn, error)
 // prepare connects, sets up, and says when Postgres was reached: what a first
 // start then waits for is another thing.
 func (r *Relay) prepare(ctx context.Context, arrived func()) (*pgx.Conn, error) {
-	r.config.reread()
+	r.config.URL = r.config.currentURL()
 	conn, err := connectSQL(ctx, r.config.URL)
 	if err != nil {
 		return nil, err

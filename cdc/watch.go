@@ -194,9 +194,8 @@ func (w *watch) reconnect(ctx context.Context, ended, suspected bool) (*pgx.Conn
 	}
 	var b backoff
 	for {
-		w.config.reread()
 		trying, cancel := brief(ctx)
-		conn, err := connectSQL(trying, w.config.URL)
+		conn, err := connectSQL(trying, w.config.currentURL())
 		cancel()
 		switch {
 		case stopping(err) && endedAt.IsZero():
