@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -31,7 +32,7 @@ func TestPostgresError(t *testing.T) {
 		"late":             {errLate, fault.Unreachable, "lock on the table"},
 		"unreadable":       {errors.New("cannot scan text into *int"), fault.Unexpected, ""},
 		"no row":           {pgx.ErrNoRows, fault.Unexpected, ""},
-		"slots in use":     {of("53400"), fault.Unreachable, "max_replication_slots"},
+		"a limit":          {of("53400"), fault.Unreachable, ""},
 		"many connections": {of("53300"), fault.Unreachable, "max_wal_senders"},
 		"no right":         {of("42501"), fault.Unexpected, "outbox-cdc init"},
 		"shutting down":    {of("57P01"), fault.Unreachable, ""},
@@ -44,6 +45,11 @@ func TestPostgresError(t *testing.T) {
 			t.Parallel()
 			checkFault(t, postgresError("do", tc.err), tc.kind, tc.hint)
 		})
+	}
+	for op, hint := range map[string]string{"create slot": "max_replication_slots", "create replication slot": "max_replication_slots", "read rows": ""} {
+		if got := fault.HintOf(postgresError(op, of("53400"))); !strings.Contains(got, hint) || (hint == "") != (got == "") {
+			t.Errorf("%s: the hint is %q, want %q", op, got, hint)
+		}
 	}
 }
 

@@ -69,7 +69,7 @@ func TestNextStep(t *testing.T) {
 		"recovery unfinished, slot gone":     {publication: good("outbox-cdc: recovering"), fails: "outbox-cdc recover"},
 		"publication gone":                   {slot: ours, fails: "outbox-cdc recover"},
 		"table not published":                {publication: &publication{Insert: true}, slot: ours, fails: "ADD TABLE"},
-		"inserts not published":              {publication: &publication{Covers: true}, slot: ours, fails: "publish = 'insert'); rows that were committed meanwhile are not streamed"},
+		"inserts not published":              {publication: &publication{Covers: true}, slot: ours, fails: "publish = 'insert'), with what else its other subscribers need, if there are any; rows that were committed meanwhile are not streamed"},
 		"partitions published, not the root": {publication: &publication{Insert: true}, kindOf: "p", slot: ours, fails: "if it is not in it; rows that were committed meanwhile are not streamed"},
 		"creating, table not published":      {publication: &publication{Insert: true, Owned: true, Comment: "outbox-cdc: creating"}, fails: "ADD TABLE"},
 		"another database's":                 {publication: good("outbox-cdc: ready"), slot: altered(func(s *slot) { s.Database = "My-App" }), fails: "outbox_cdc_app", kind: fault.Usage},
