@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"sync"
 	"time"
 
@@ -17,12 +16,8 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
-const (
-	// standbyInterval is how often a standby looks whether the slot is free.
-	standbyInterval = time.Second
-	// nagInterval is how often trouble that goes on is said again.
-	nagInterval = 10 * time.Second
-)
+// standbyInterval is how often a standby looks whether the slot is free.
+const standbyInterval = time.Second
 
 // Relay carries committed outbox rows to a sink. Use New; Run once.
 type Relay struct {
@@ -44,8 +39,7 @@ type Relay struct {
 	// These are the constants of the same names, but for tests.
 	progressInterval, watchInterval, blindFor time.Duration
 
-	nag    string    // trouble that was last logged, without its numbers,
-	nagged time.Time // and when
+	nag nag
 }
 
 // New returns a relay that is ready to Run, or what is wrong with c.
@@ -133,17 +127,12 @@ func (r *Relay) retry(err error) bool {
 	return connecting && r.worked
 }
 
-var digits = regexp.MustCompile(`[0-9]+`)
-
 // complain says what is wrong, once a moment.
 func (r *Relay) complain(state State, err error) {
 	r.counters.setState(state, err.Error(), time.Now())
-	// The same trouble has another port or pid each time.
-	trouble := digits.ReplaceAllString(err.Error(), "")
-	if trouble == r.nag && time.Since(r.nagged) < nagInterval {
+	if !r.nag.due(err.Error()) {
 		return
 	}
-	r.nag, r.nagged = trouble, time.Now()
 	args := []any{"error", err.Error()}
 	if hint := fault.HintOf(err); hint != "" {
 		args = append(args, "hint", hint)
@@ -169,7 +158,7 @@ func (r *Relay) session(ctx context.Context, started time.Time) error {
 	defer watcher.Wait()
 	defer stop()
 
-	r.nag, r.worked = "", true
+	r.nag, r.worked = nag{}, true
 	r.setState(Streaming, "", "slot", r.config.Slot, "lsn", l.tracker.Confirmed().String(), "timeline", l.stream.timeline)
 	err = l.run(ctx)
 	if err != nil {

@@ -586,7 +586,7 @@ func TestComplainsNowAndThen(t *testing.T) {
 	if n := said(); n != 2 {
 		t.Errorf("said %d times, with other trouble", n)
 	}
-	r.nagged = r.nagged.Add(-2 * nagInterval)
+	r.nag.at = r.nag.at.Add(-2 * nagInterval)
 	r.complain(Reconnecting, errors.New("read tcp 10.0.0.1:37000->10.0.0.2:5432: broken pipe"))
 	if n := said(); n != 3 {
 		t.Errorf("said %d times, after a while", n)

@@ -3,7 +3,6 @@ package cdc
 import (
 	"log/slog"
 	"sync"
-	"time"
 )
 
 // reserve is whether the server still keeps the WAL that the slot needs. Once
@@ -15,7 +14,7 @@ type reserve struct {
 
 	mu   sync.Mutex
 	gone bool
-	said time.Time
+	nag  nag
 }
 
 // unreserved is the wal_status of a slot that may be invalidated at any time.
@@ -26,8 +25,7 @@ func (r *reserve) note(slot, status string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = status == unreserved
-	if now := time.Now(); r.gone && now.Sub(r.said) >= nagInterval {
-		r.said = now
+	if r.gone && r.nag.due(status) {
 		r.log.Warn("outbox.slot_unreserved", "slot", slot, "hint", unreservedHint+
 			"; the slot is held back by events that Kafka does not acknowledge, or by a transaction that has been open for long")
 	}

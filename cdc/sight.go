@@ -24,7 +24,7 @@ type sight struct {
 	mu    sync.Mutex
 	since time.Time // when the first look began that failed, since one that did not; zero: it sees
 	cause string
-	said  time.Time
+	nag   nag
 }
 
 // lost notes that a look failed which began then, and says so once a moment.
@@ -36,10 +36,9 @@ func (s *sight) lost(began time.Time, err error) {
 		s.since = began
 	}
 	s.cause = err.Error()
-	if now.Sub(s.since) < blinkFor || now.Sub(s.said) < nagInterval {
+	if now.Sub(s.since) < blinkFor || !s.nag.due("blind") {
 		return
 	}
-	s.said = now
 	args := []any{"for", now.Sub(s.since).Truncate(time.Second).String(), "error", err.Error()}
 	if hint := fault.HintOf(err); hint != "" {
 		args = append(args, "hint", hint)

@@ -92,7 +92,7 @@ func TestBlindnessIsSaidNowAndThen(t *testing.T) {
 	if n := said(); n != 1 {
 		t.Errorf("said %d times at once", n)
 	}
-	s.said = now.Add(-2 * nagInterval)
+	s.nag.at = now.Add(-2 * nagInterval)
 	s.lost(now, errLate)
 	if n := said(); n != 2 {
 		t.Errorf("said %d times, after a while", n)
