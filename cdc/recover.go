@@ -65,6 +65,8 @@ type recovery struct {
 	cat     catalog
 	filter  string // the publication's, an SQL expression; "": none
 	plan    Recovery
+	// complain says what is waited for.
+	complain func(error)
 }
 
 // PlanRecover reads what Recover would do, and changes nothing.
@@ -97,8 +99,8 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer closeSQL(conn)
-	v := recovery{config: r.config, options: o, conn: conn}
+	v := recovery{config: r.config, options: o, conn: conn, complain: func(err error) { r.complain(Recovering, err) }}
+	defer func() { closeSQL(v.conn) }()
 	if err := v.alone(ctx); err != nil {
 		return 0, err
 	}
@@ -323,24 +325,37 @@ func exportSnapshot(ctx context.Context, conn *pgconn.PgConn, sql string) (strin
 	return string(results[0].Rows[0][snapshotName]), nil
 }
 
-// done ends the transaction and lets Run stream on.
+// done ends the transaction and lets Run stream on. After hours of sending, a lock
+// and a connection that broke are waited for.
 func (v *recovery) done(ctx context.Context) error {
-	if err := exec(ctx, v.conn, "end snapshot", "COMMIT"); err != nil {
-		return err
-	}
-	// As it was when the snapshot was taken: what has changed since is the next run's to notice.
+	_ = exec(ctx, v.conn, "end snapshot", "COMMIT") // of what was only read
 	var b backoff
-	err := setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
-	for fault.KindOf(err) == fault.Unreachable && !v.conn.IsClosed() { // a lock: after hours of sending that is waited for
+	for {
+		err := v.finish(ctx)
+		switch {
+		case errors.Is(err, errMarkChanged):
+			return fault.New(fault.Unexpected, "recover", err, "every row was sent; start `outbox-cdc recover` again to have it remembered")
+		case fault.KindOf(err) != fault.Unreachable || err == nil:
+			return err
+		}
+		v.complain(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(b.wait()):
 		}
-		err = setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
 	}
-	if errors.Is(err, errMarkChanged) {
-		return fault.New(fault.Unexpected, "recover", err, "every row was sent; start `outbox-cdc recover` again to have it remembered")
+}
+
+// finish marks the publication as it was when the snapshot was taken: what has
+// changed since is the next run's to notice.
+func (v *recovery) finish(ctx context.Context) error {
+	if v.conn.IsClosed() {
+		conn, err := connectSQL(ctx, v.config.currentURL())
+		if err != nil {
+			return err
+		}
+		v.conn = conn
 	}
-	return err
+	return setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
 }

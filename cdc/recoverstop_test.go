@@ -72,6 +72,40 @@ func TestRecoverStatementFails(t *testing.T) {
 	})
 }
 
+// What was sent for hours is not sent again because of a lock at the end.
+func TestRecoverWaitsForItsMark(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	log := newLogBuffer()
+	c := withPublication(name)
+	c.Log = log.logger()
+	insertRows(t, conn, 1, 3)
+	hold := newMemory(true)
+	r, err := New(c, hold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Recover(t.Context(), byTime)
+		done <- err
+	}()
+	got := hold.await(t, 3)
+	mustExec(t, t.Context(), conn, "SELECT pg_advisory_lock(hashtext('outbox-cdc mark'), hashtext($1))", c.Publication)
+	for _, rec := range got {
+		rec.ack.Done(rec.ev.Size)
+	}
+	log.await(t, "no answer within")
+	mustExec(t, t.Context(), conn, "SELECT pg_advisory_unlock_all()")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := len(hold.records()); n != 3 {
+		t.Errorf("%d rows were sent, of 3", n)
+	}
+	streamsOn(t, conn, c, 4)
+}
+
 // stopped begins a recovery, stops it at its first row and returns what it said.
 func stopped(t *testing.T, c Config, o RecoverOptions) error {
 	t.Helper()
