@@ -14,8 +14,8 @@ func TestBytesThatAreNotUTF8(t *testing.T) {
 	name, admin := database(t)
 	ascii := name + "_ascii"
 	mustExec(t, t.Context(), admin, "CREATE DATABASE "+ascii+" ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
-	t.Cleanup(func() { // behind the relay's end
-		mustExec(t, context.Background(), admin, "SELECT pg_drop_replication_slot($1)", ascii)
+	t.Cleanup(func() {
+		dropSlot(t, context.Background(), admin, ascii) // behind the relay's end, which its walsender may outlive
 		mustExec(t, context.Background(), admin, "DROP DATABASE "+ascii+" WITH (FORCE)")
 	})
 	conn := connect(t, ascii)

@@ -57,7 +57,7 @@ func TestLossIsDoubtedOnce(t *testing.T) {
 	if _, _, err := setUp(t.Context(), conn, c, false); err != nil || !created {
 		t.Errorf("got %v; the slot was created meanwhile: %v", err, created)
 	}
-	dropSlot(t, other, c.Slot)
+	dropSlot(t, t.Context(), other, c.Slot)
 	if _, _, err := setUp(t.Context(), conn, c, false); err == nil {
 		t.Error("a slot that is gone for good is not noticed")
 	}

@@ -60,10 +60,10 @@ func numbers(from, to int) []string {
 	return all
 }
 
-func dropSlot(t *testing.T, conn *pgx.Conn, slot string) {
+func dropSlot(t *testing.T, ctx context.Context, conn *pgx.Conn, slot string) {
 	t.Helper()
 	eventually(t, "slot dropped", func() bool {
-		_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot($1)", slot)
+		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", slot)
 		return err == nil
 	})
 }
@@ -100,7 +100,7 @@ func TestRecoverLostSlot(t *testing.T) {
 	if err := run.stop(t); err != nil {
 		t.Fatal(err)
 	}
-	dropSlot(t, conn, name)
+	dropSlot(t, t.Context(), conn, name)
 	insertRows(t, conn, 4, 6)
 	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "outbox-cdc recover")
 
@@ -166,7 +166,7 @@ func TestRecoverAfterKill(t *testing.T) {
 			if _, err := Init(t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
-			dropSlot(t, conn, name)
+			dropSlot(t, t.Context(), conn, name)
 			insertRows(t, conn, 1, 3)
 			for _, sql := range tc.left(c) {
 				mustExec(t, t.Context(), conn, sql)

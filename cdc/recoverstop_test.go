@@ -144,7 +144,7 @@ func TestRecoverReachesAsFarBack(t *testing.T) {
 		mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload, occurred_at) VALUES ('o', $1, 'e', '{}', $2)`,
 			strconv.Itoa(i), begin.Add(time.Duration(i)*time.Minute))
 	}
-	dropSlot(t, conn, name)
+	dropSlot(t, t.Context(), conn, name)
 	for i, step := range []struct {
 		minute  int // since which rows are asked for; -1: all of them
 		rows    int64

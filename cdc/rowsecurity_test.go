@@ -27,7 +27,7 @@ func TestRecoverUnderRowSecurity(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustExec(t, t.Context(), conn, "ALTER PUBLICATION outbox_cdc OWNER TO "+role)
-			dropSlot(t, conn, name)
+			dropSlot(t, t.Context(), conn, name)
 			insertRows(t, conn, 1, 3)
 			c.URL = shared.URLFor(name, role, "secret")
 			if got := statuses(Check(t.Context(), c))["row-level security"]; got != "" {
