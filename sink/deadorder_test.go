@@ -83,6 +83,26 @@ func TestMissingTopicAfterReset(t *testing.T) {
 	}
 }
 
+// A reset while a dead letter is on its way opens the gate, also for a letter
+// that is refused then: nobody waits for it any more.
+func TestResetWhileADeadLetterIsSent(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders", dlq))
+	refuseGuilty(cluster, kerr.InvalidRecord)
+	entered, _, release := holdTopic(cluster, dlq)
+	cluster.Fault(kfake.Fault{Keys: onlyProduce, Topic: dlq, Err: kerr.InvalidRecord, Count: 1})
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), DeadLetters: allDead})
+	before, l := newLedger(), newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("guilty")), before.ack(0))
+	wait(t, "the dead letter on the wire", entered)
+	k.Publish(event(1, "orders", []byte("key"), []byte("1")), before.ack(1))
+	k.Reset()
+	before.await(t, "what waited is failed", func(_, failed int) bool { return failed == 1 })
+	k.Publish(event(2, "orders", []byte("key"), []byte("1")), l.ack(2))
+	release()
+	l.awaitDone(t, 1)
+}
+
 // A dead letter that is too old for its topic is stamped anew, whatever its
 // event was refused for.
 func TestDeadLetterIsTooOld(t *testing.T) {
