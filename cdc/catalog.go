@@ -14,7 +14,7 @@ import (
 type catalog struct {
 	server      server
 	table       *table       // nil: it does not exist
-	formerName  string       // of the table that the mark names, where table is nil; "": it does not exist
+	former      former       // what the mark names, where table is nil
 	publication *publication // nil: it does not exist
 	slot        *slot        // nil: it does not exist
 	cover       *cover       // read before the publication: what changes between is noticed later
@@ -33,11 +33,18 @@ type server struct {
 
 func (s server) major() int { return s.Version / 10000 }
 
+// former is the table that was published when the publication was marked as ready.
+type former struct {
+	name  string // that it has now; "": it does not exist
+	shown bool   // the publication shows it under that name
+}
+
 type table struct {
 	Kind        string // pg_class.relkind: r, p, v, …
 	Persistence string // pg_class.relpersistence: p, u or t
 	Owned       bool   // the role may publish it
 	RowSecurity bool   // a policy withholds rows from the role
+	Identity    bool   // updates and deletes of it can be published
 	Columns     []string
 	Generated   []string
 	// ByteaDomains are columns of a domain over bytea.
@@ -48,6 +55,8 @@ type table struct {
 type publication struct {
 	Insert, Update, Delete, Truncate bool
 	ViaRoot                          bool // changes of partitions are published as the partitioned table's
+	Member                           bool // our table is listed, by itself, its schema, or as one of all
+	Below                            bool // our table is a partition of one that is listed
 	Owned                            bool // we may comment on it and alter it
 	Comment                          string
 	Covers                           bool     // our table, under its own name, is published
@@ -77,6 +86,7 @@ SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
 // A domain has the output function of its base type, also where that is a domain itself.
 const tableSQL = `
 SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE'), row_security_active(c.oid),
+       c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
        coalesce(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attname IS NOT NULL), '{}'),
        coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> ''), '{}'),
        coalesce(array_agg(a.attname::text) FILTER (WHERE t.typtype = 'd' AND t.typoutput = 'pg_catalog.byteaout'::regproc), '{}')
@@ -92,6 +102,7 @@ SELECT c.relkind::text, c.relpersistence::text, pg_has_role(c.relowner, 'USAGE')
 // to_jsonb gives NULL where they do not exist.
 const publicationSQL = `
 SELECT p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
+       EXISTS (SELECT FROM member JOIN ours USING (oid)), EXISTS (SELECT FROM below JOIN ours USING (oid)),
        pg_has_role(p.pubowner, 'USAGE'),
        coalesce(obj_description(p.oid, 'pg_publication'), ''),
        t.oid IS NOT NULL,
@@ -124,7 +135,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 		return cat, postgresError("read server settings", err)
 	}
 	var t table
-	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Owned, &t.RowSecurity, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
+	err = queryRow(ctx, conn, []any{&t.Kind, &t.Persistence, &t.Owned, &t.RowSecurity, &t.Identity, &t.Columns, &t.Generated, &t.ByteaDomains}, tableSQL, c.Table.Schema, c.Table.Name)
 	if cat.table, err = found(&t, err); err != nil {
 		return cat, postgresError("look up table", err)
 	}
@@ -138,7 +149,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, c Config) (catalog, error)
 		return cat, err
 	}
 	if cat.table == nil && cat.publication != nil {
-		if cat.formerName, err = readFormerName(ctx, conn, cat.publication.Comment); err != nil {
+		if cat.former, err = readFormer(ctx, conn, c, cat.publication.Comment); err != nil {
 			return cat, err
 		}
 	}
@@ -158,21 +169,23 @@ func (cat catalog) torn() bool {
 	return cat.publication != nil && cat.publication.Covers != cat.cover.covered
 }
 
-// readFormerName returns what the table that a mark names is called now, or "".
-func readFormerName(ctx context.Context, conn *pgx.Conn, comment string) (name string, err error) {
+// readFormer looks up the table that a mark names.
+func readFormer(ctx context.Context, conn *pgx.Conn, c Config, comment string) (f former, err error) {
 	before, _ := readShown(comment)
-	err = queryRow(ctx, conn, []any{&name},
-		`SELECT coalesce((SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1), '')`, before.table)
-	if err != nil {
-		return "", postgresError("look up table", err)
+	err = queryRow(ctx, conn, []any{&f.name, &f.shown}, publishedSQL(conn)+`
+SELECT n.nspname || '.' || c.relname, EXISTS (SELECT FROM published p WHERE p.oid = c.oid)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $4 AND c.relkind IN ('r', 'p')`,
+		c.Publication, c.Table.Schema, c.Table.Name, before.table)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return f, postgresError("look up table", err)
 	}
-	return name, nil
+	return f, nil
 }
 
 // readPublication returns the publication, or nil when there is none.
 func readPublication(ctx context.Context, conn *pgx.Conn, c Config) (*publication, error) {
 	var p publication
-	err := queryRow(ctx, conn, []any{&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.ViaRoot, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables},
+	err := queryRow(ctx, conn, []any{&p.Insert, &p.Update, &p.Delete, &p.Truncate, &p.ViaRoot, &p.Member, &p.Below, &p.Owned, &p.Comment, &p.Covers, &p.Columns, &p.Tables},
 		publishedSQL(conn)+publicationSQL, c.Publication, c.Table.Schema, c.Table.Name)
 	there, err := found(&p, err)
 	if err != nil {

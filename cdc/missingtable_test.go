@@ -32,6 +32,22 @@ func TestRenamedTable(t *testing.T) {
 	}
 }
 
+// So is one that the publication lost sight of when it moved, though it is there.
+func TestTableMovedToAnotherSchema(t *testing.T) {
+	t.Parallel()
+	name, conn := database(t)
+	c := configFor(name)
+	c.Publication = name
+	mustExec(t, t.Context(), conn, "CREATE SCHEMA archive")
+	mustExec(t, t.Context(), conn, "CREATE PUBLICATION "+ident(name)+" FOR TABLES IN SCHEMA public WITH (publish = 'insert')")
+	if _, err := Init(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, t.Context(), conn, "ALTER TABLE outbox SET SCHEMA archive")
+	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "is now archive.outbox")
+	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "outbox-cdc recover")
+}
+
 // One that was dropped is a loss.
 func TestDroppedTable(t *testing.T) {
 	t.Parallel()

@@ -245,6 +245,9 @@ func (v *recovery) choose() error {
 			"run `outbox-cdc recover` as the publication's owner, with REPLICATION")
 	case v.cat.usablePublication(c) != nil:
 		v.plan.Publication = planRepair
+		if err := v.repairable(*p); err != nil {
+			return err
+		}
 		v.planRepair(*p)
 	}
 	switch {

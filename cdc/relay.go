@@ -231,7 +231,9 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			return nil, err
 		case slot == nil: // dropped just now: set-up will say what that means
 			return nil, fault.New(fault.Unreachable, "open slot", fmt.Errorf("slot %q disappeared", r.config.Slot), "")
-		case slot.Active:
+		}
+		r.reserve.note(r.config.Slot, slot.WALStatus)
+		if slot.Active {
 			if err := r.standBy(ctx, conn, slot.ActivePID); err != nil {
 				return nil, err
 			}
@@ -262,7 +264,7 @@ func (r *Relay) open(ctx context.Context, conn *pgx.Conn) (*line, error) {
 			relay: r, stream: stream,
 			decoder: decoder.New(stream.timeline),
 			tracker: checkpoint.NewTracker(slot.ConfirmedLSN, r.window),
-			watch:   r.newWatch(stream, slot.WALStatus),
+			watch:   r.newWatch(stream),
 			outbox:  r.cover.table,
 		}, nil
 	}

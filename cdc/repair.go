@@ -13,18 +13,35 @@ import (
 // What it publishes besides may be somebody else's, and stays.
 func (v *recovery) nextRepair(p publication) (sql string, then publication) {
 	c := v.config
-	switch partitioned := v.cat.table.Kind == "p"; {
+	partitioned := v.cat.table.Kind == "p"
+	switch {
+	case !p.Covers && !p.Member:
+		p.Member, p.Covers = true, !partitioned || p.ViaRoot
+		return fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", ident(c.Publication), c.Table.quoted()), p
 	case !p.Covers && partitioned && !p.ViaRoot:
 		p.ViaRoot, p.Covers = true, true
 		return fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", ident(c.Publication)), p
-	case !p.Covers:
-		p.Covers = true
-		return fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", ident(c.Publication), c.Table.quoted()), p
 	case !p.Insert:
 		p.Insert = true
 		return fmt.Sprintf("ALTER PUBLICATION %s SET (publish = '%s')", ident(c.Publication), p.published()), p
 	}
 	return "", p
+}
+
+// repairable tells whether statements can mend the publication, and break nothing else.
+func (v *recovery) repairable(p publication) error {
+	const op, own = "recover", "choose another name for postgres.publication, of one for this table alone, and recover with --replace-slot"
+	t := v.cat.table
+	switch {
+	case p.Covers:
+	case p.Below && (p.ViaRoot || t.Kind == "p"):
+		return fault.New(fault.Usage, op, fmt.Errorf("publication %q shows the rows of %s as those of the table that it is a partition of", v.config.Publication, v.config.Table),
+			"set table.name to the partitioned table; or "+own)
+	case !p.Member && (p.Update || p.Delete) && !t.Identity:
+		return fault.New(fault.Usage, op, fmt.Errorf("publication %q publishes updates or deletes, and %s has no primary key: added to it, the table would refuse them", v.config.Publication, v.config.Table),
+			fmt.Sprintf("give the table a primary key, or ALTER TABLE %s REPLICA IDENTITY FULL; or %s", v.config.Table.quoted(), own))
+	}
+	return nil
 }
 
 // published is the value of the publish parameter.

@@ -199,9 +199,12 @@ func (cat catalog) missingTable(c Config) error {
 	if cat.publication != nil {
 		before, ok := readShown(cat.publication.Comment)
 		switch {
-		case ok && cat.formerName != "":
-			return fault.New(fault.Usage, op, fmt.Errorf("%w; what publication %q was made for is now %s", gone, c.Publication, cat.formerName),
-				fmt.Sprintf("set table.name: %s, under which its earlier rows are streamed as well; or rename it back", cat.formerName))
+		case ok && cat.former.shown:
+			return fault.New(fault.Usage, op, fmt.Errorf("%w; what publication %q was made for is now %s", gone, c.Publication, cat.former.name),
+				fmt.Sprintf("set table.name: %s, under which its earlier rows are streamed as well; or rename it back", cat.former.name))
+		case ok && cat.former.name != "":
+			return fault.New(fault.SlotLost, op, fmt.Errorf("%w: it is now %s, which publication %q does not show", gone, cat.former.name, c.Publication),
+				"put it back, and what was inserted since was not streamed: "+recoverHint)
 		case ok && before.table != 0:
 			return fault.New(fault.SlotLost, op, fmt.Errorf("%w: the table of publication %q was dropped", gone, c.Publication),
 				"put it back (`outbox-cdc init --print-sql` prints what creates the default one), and what was inserted since was not streamed: "+recoverHint)

@@ -50,10 +50,9 @@ type suspicion struct {
 	heard int64
 }
 
-// newWatch returns a watch of the stream, which is to show the relay's cover; run does the work. walStatus is the slot's.
-func (r *Relay) newWatch(s *stream, walStatus string) *watch {
+// newWatch returns a watch of the stream, which is to show the relay's cover; run does the work.
+func (r *Relay) newWatch(s *stream) *watch {
 	r.sight.back() // it was looked over just now
-	r.reserve.note(r.config.Slot, walStatus)
 	return &watch{
 		config: r.config, walsender: s.conn.PID(), interrupt: s.interrupt, suspect: make(chan suspicion, 1),
 		heard: s.heard, cover: r.cover, sight: &r.sight, reserve: &r.reserve, interval: r.watchInterval,

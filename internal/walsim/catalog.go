@@ -78,19 +78,19 @@ func columnNames() string {
 }
 
 func (s *Server) table(args []string) result {
-	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"pg_has_role", boolOID}, {"row_security_active", boolOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
+	r := result{columns: []column{{"relkind", textOID}, {"relpersistence", textOID}, {"pg_has_role", boolOID}, {"row_security_active", boolOID}, {"identity", boolOID}, {"coalesce", textArrayOID}, {"coalesce", textArrayOID},
 		{"coalesce", textArrayOID}}}
 	if covered(arg(args, 0), arg(args, 1)) {
-		r.rows = [][]string{{"r", "p", "t", "f", columnNames(), "{}", "{}"}}
+		r.rows = [][]string{{"r", "p", "t", "f", "t", columnNames(), "{}", "{}"}}
 	}
 	return r
 }
 
 func (s *Server) publication(args []string) result {
-	r := result{columns: []column{{"pubinsert", boolOID}, {"pubupdate", boolOID}, {"pubdelete", boolOID}, {"pubtruncate", boolOID}, {"pubviaroot", boolOID},
+	r := result{columns: []column{{"pubinsert", boolOID}, {"pubupdate", boolOID}, {"pubdelete", boolOID}, {"pubtruncate", boolOID}, {"pubviaroot", boolOID}, {"exists", boolOID}, {"exists", boolOID},
 		{"pg_has_role", boolOID}, {"coalesce", textOID}, {"exists", boolOID}, {"coalesce", textArrayOID}, {"count", int8OID}}}
 	if arg(args, 0) == s.config.Publication {
-		r.rows = [][]string{{"t", "f", "f", "f", "t", "t", s.mark(), boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
+		r.rows = [][]string{{"t", "f", "f", "f", "t", "t", "f", "t", s.mark(), boolean(covered(arg(args, 1), arg(args, 2))), columnNames(), "2"}}
 	}
 	return r
 }
