@@ -160,32 +160,36 @@ func (k *Kafka) guilty(t *topic, n int) int {
 // queue out of the way, or all n. What does not go to the dead letters fails,
 // and the partition stands still (invariant 5).
 func (k *Kafka) convict(p *partition, n int, cause error, out *settled) {
-	if l, dead := p.queue.head.ack.(*letter); dead && l.amend(p.queue.head, cause) {
-		first := p.convict(1)
-		first.append(&p.queue)
-		p.queue = first
+	if l, dead := p.queue.head.ack.(*letter); dead && l.amendable(cause) {
+		first := p.convict(1).head // off the list, which counts its bytes
+		l.amend(first, cause)
+		var front list
+		front.push(first)
+		front.append(&p.queue)
+		p.queue = front
 		return
 	}
 	guilty := p.convict(k.guilty(p.topic, n))
 	p.stuck = k.condemn(guilty, fmt.Sprintf("%s, partition %d", p.topic.name, p.id), cause, out)
 }
 
-// amend makes the letter one that may pass though it was refused, once for each reason.
-func (l *letter) amend(m *message, cause error) bool {
-	switch {
-	case tooLarge(cause) && !l.short:
-		l.short = true
-		rec := m.record()
-		shorten(&rec)
-		m.buf = nil // rec aliases it
-		m.fill(&rec)
-	case errors.Is(cause, sarama.ErrInvalidTimestamp) && !l.retimed:
+// amendable tells whether amend may make the letter pass: once for each reason.
+func (l *letter) amendable(cause error) bool {
+	return tooLarge(cause) && !l.short || errors.Is(cause, sarama.ErrInvalidTimestamp) && !l.retimed
+}
+
+// amend makes the letter one that may pass though it was refused.
+func (l *letter) amend(m *message, cause error) {
+	if !tooLarge(cause) {
 		l.retimed = true
 		m.time = time.Now().UnixMilli()
-	default:
-		return false
+		return
 	}
-	return true
+	l.short = true
+	rec := m.record()
+	shorten(&rec)
+	m.buf = nil // rec aliases it
+	m.fill(&rec)
 }
 
 // condemn sends events to the dead letters, or fails them and returns the
@@ -200,7 +204,7 @@ func (k *Kafka) condemn(guilty list, where string, cause error, out *settled) er
 	k.counters.queued -= guilty.n
 	k.counters.failed += uint64(guilty.n)
 	k.counters.failures[errorName(cause)]++
-	err := poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, m))
+	err := poisoned(m.id(), m.lsn, m.seq, where, cause, hintOf(cause, m, k.codec))
 	if m.topic.gate != nil {
 		err = k.cfg.DeadLetters.wayOut(err, &rec)
 	}
@@ -246,6 +250,7 @@ func (k *Kafka) buried(l *letter) {
 		return
 	}
 	for _, t := range k.order {
+		k.goOver(t) // a conviction may have been the last thing on the partitions before
 		if t.waiting.n > 0 && t.grow == 0 {
 			k.want(t)
 		}

@@ -3,6 +3,7 @@ package sink
 import (
 	"bytes"
 	"context"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -331,20 +332,34 @@ func TestLimitIsRaised(t *testing.T) {
 // With the limit that the hint names, it passes.
 func TestLimitThatTheHintNames(t *testing.T) {
 	t.Parallel()
+	for _, codec := range []string{"none", "gzip", "lz4", "zstd", "snappy"} {
+		for _, size := range []int{10_000, 1_000_000} {
+			t.Run(fmt.Sprintf("%s, %d bytes", codec, size), func(t *testing.T) {
+				t.Parallel()
+				testLimitThatTheHintNames(t, codec, size)
+			})
+		}
+	}
+}
+
+func testLimitThatTheHintNames(t *testing.T, codec string, size int) {
 	cluster := fake(t, kfake.SeedTopics(1, "orders"))
 	setLimit(t, cluster, "orders", 5000)
-	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	payload := make([]byte, size)
+	_, _ = cryptorand.Read(payload) // which no codec makes smaller
+	cfg := KafkaConfig{Brokers: cluster.ListenAddrs(), Compression: codec}
+	k := newSink(t, quick(), cfg)
 	l := newLedger()
-	k.Publish(event(0, "orders", []byte("key"), make([]byte, 100_000)), l.ack(0))
+	k.Publish(event(0, "orders", []byte("key"), payload), l.ack(0))
 	l.await(t, "the verdict", func(_, failed int) bool { return failed == 1 })
 	var limit int
 	if _, err := fmt.Sscanf(fault.HintOf(l.failure(0)), "raise max.message.bytes of topic orders to %d,", &limit); err != nil {
 		t.Fatalf("%v: %s", err, fault.HintOf(l.failure(0)))
 	}
 	setLimit(t, cluster, "orders", limit)
-	again := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs()})
+	again := newSink(t, quick(), cfg)
 	passes := newLedger()
-	again.Publish(event(0, "orders", []byte("key"), make([]byte, 100_000)), passes.ack(0))
+	again.Publish(event(0, "orders", []byte("key"), payload), passes.ack(0))
 	passes.awaitDone(t, 1)
 }
 

@@ -51,6 +51,44 @@ func TestDeadLettersOfATopicThatGrew(t *testing.T) {
 	}
 }
 
+// When the last event for the partitions before became a dead letter, the next
+// one goes to those that were added.
+func TestDeadLetterOfATopicThatGrew(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, kfake.SeedTopics(1, "orders", dlq))
+	setLimit(t, cluster, "orders", 5000)
+	k := newSink(t, quick(), KafkaConfig{Brokers: cluster.ListenAddrs(), DeadLetters: allDead})
+	l := newLedger()
+	k.Publish(event(0, "orders", []byte("key"), []byte("1")), l.ack(0))
+	l.awaitDone(t, 1)
+	if err := admin(t, cluster.ListenAddrs()).CreatePartitions("orders", 4, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	k.Publish(event(1, "orders", []byte("key"), make([]byte, 6000)), l.ack(1)) // doubt of the limit finds the new partitions
+	l.awaitDone(t, 2)
+	k.Publish(event(2, "orders", []byte("key"), []byte("1")), l.ack(2))
+	l.awaitDone(t, 3)
+}
+
+// A dead letter that is cut counts for what it is then.
+func TestCutLetterIsCounted(t *testing.T) {
+	t.Parallel()
+	p := &partition{topic: &topic{name: dlq}}
+	for _, size := range []int{300_000, 10} {
+		m := &message{topic: p.topic, ack: new(letter)}
+		m.fill(&record{key: []byte("key"), value: make([]byte, size)})
+		p.queue.push(m)
+	}
+	new(Kafka).convict(p, 1, sarama.ErrMessageSizeTooLarge, new(settled))
+	want := 0
+	for m := p.queue.head; m != nil; m = m.next {
+		want += m.wire()
+	}
+	if p.queue.n != 2 || p.queue.bytes != want || want > 70_000 {
+		t.Errorf("the queue counts %d bytes of %d letters, and has %d", p.queue.bytes, p.queue.n, want)
+	}
+}
+
 // A topic that stays missing is given up though the line started again meanwhile.
 func TestMissingTopicAfterReset(t *testing.T) {
 	t.Parallel()

@@ -35,9 +35,16 @@ const recordOverhead = 5*binary.MaxVarintLen32 + binary.MaxVarintLen64 + 1
 // wire is the most bytes that the message takes in a batch, before compression.
 func (m *message) wire() int { return len(m.buf) + recordOverhead }
 
-// alone is the most bytes of a batch that has only this message, before
-// compression. In a batch a length is a signed varint, which may take a byte more.
-func (m *message) alone() int { return batchOverhead + m.wire() + 2*m.headers }
+// alone is the most bytes of a batch that has only this message. In a batch a length is a
+// signed varint, which may take a byte more; and what cannot be compressed grows, with
+// snappy by up to a sixth (https://github.com/google/snappy/blob/main/snappy.cc, MaxCompressedLength).
+func (m *message) alone(codec sarama.CompressionCodec) int {
+	n := batchOverhead + m.wire() + 2*m.headers
+	if codec != sarama.CompressionNone {
+		n += n/6 + 1<<10
+	}
+	return n
+}
 
 var messages = sync.Pool{New: func() any { return new(message) }}
 

@@ -172,7 +172,7 @@ func errorName(err error) string {
 }
 
 // hintOf says what an operator can do about a record that was refused.
-func hintOf(cause error, m *message) string {
+func hintOf(cause error, m *message, codec sarama.CompressionCodec) string {
 	topic := m.topic.name
 	if e, ok := errors.AsType[uncreated](cause); ok {
 		return e.hint() + ", then start again"
@@ -186,7 +186,7 @@ func hintOf(cause error, m *message) string {
 	}
 	switch code {
 	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
-		return fmt.Sprintf("raise max.message.bytes of topic %s to %d, which is what the record takes with its batch (and replica.fetch.max.bytes, and the consumers' limits), then start again", topic, m.alone())
+		return fmt.Sprintf("raise max.message.bytes of topic %s to %d, which is what the record takes at most, with its batch (and replica.fetch.max.bytes, and the consumers' limits), then start again", topic, m.alone(codec))
 	case sarama.ErrTopicAuthorizationFailed:
 		return fmt.Sprintf("grant the relay's user WRITE and DESCRIBE on topic %s, and CREATE if it does not exist yet, then start again", topic)
 	case sarama.ErrUnknownTopicOrPartition:
