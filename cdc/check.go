@@ -177,7 +177,7 @@ func checkSettings(ctx context.Context, conn *pgx.Conn, cat catalog) []fault.Fin
 			"ALTER SYSTEM SET max_slot_wal_keep_size to what the disk can spare, then SELECT pg_reload_conf(); a relay away for longer loses its slot"))
 	}
 	if idle != "0" {
-		findings = append(findings, warned("idle_replication_slot_timeout", "a relay that is stopped for longer than "+idle+" loses its slot",
+		findings = append(findings, warned("idle_replication_slot_timeout", "a relay that is stopped, or that Kafka has not answered since it was started, for longer than "+idle+" loses its slot",
 			"set it to 0, or longer than any maintenance window"))
 	}
 	switch {

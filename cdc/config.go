@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/outbox-cdc/outbox-cdc/decoder"
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
@@ -39,7 +41,8 @@ type Config struct {
 	// REPLICATION. Several hosts may be given; the one that is writable is used.
 	URL string
 	// RereadURL returns URL as it is now, where it comes from a file; optional.
-	// Run asks before it connects. An error means that nothing has changed.
+	// Run asks before it connects. After an error, or with what is no URL, it goes
+	// on with the last one.
 	RereadURL   func() (string, error)
 	Slot        string // default "outbox_cdc"
 	Publication string // default "outbox_cdc"
@@ -73,12 +76,20 @@ type Config struct {
 
 // currentURL returns the URL as it is now, as for a password that was rotated.
 func (c Config) currentURL() string {
-	if c.RereadURL != nil {
-		if url, err := c.RereadURL(); err == nil {
-			return url
+	if c.RereadURL == nil {
+		return c.URL
+	}
+	url, err := c.RereadURL()
+	if err == nil {
+		if _, wrong := pgx.ParseConfig(url); wrong != nil {
+			err = badURL(wrong)
 		}
 	}
-	return c.URL
+	if err != nil {
+		c.Log.Warn("outbox.secret_unreadable", "setting", "postgres.url_file", "error", err.Error(), "hint", "the relay goes on with what it read before")
+		return c.URL
+	}
+	return url
 }
 
 // Table is a schema-qualified table name, unquoted.

@@ -1,11 +1,36 @@
 package cdc
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
+
+// A file that holds nothing of use, or is gone, does not end a relay that has worked.
+func TestURLIsReadAgain(t *testing.T) {
+	t.Parallel()
+	log := newLogBuffer()
+	c := Config{URL: "postgres://relay@a/x", Log: log.logger()}
+	for _, step := range []struct {
+		url  string
+		err  error
+		want string
+	}{
+		{"postgres://relay@b/x", nil, "postgres://relay@b/x"},
+		{"postgres://relay:p%zz@b/x", nil, "postgres://relay@a/x"},
+		{"", errors.New("file is gone"), "postgres://relay@a/x"},
+	} {
+		c.RereadURL = func() (string, error) { return step.url, step.err }
+		if got := c.currentURL(); got != step.want {
+			t.Errorf("got %q, want %q", got, step.want)
+		}
+	}
+	if n := log.count("outbox.secret_unreadable"); n != 2 || !log.contains("file is gone") || log.contains("p%zz") {
+		t.Errorf("said %d times:\n%s", n, &log.text)
+	}
+}
 
 // A connection string that looks right works, or is refused at once with a reason and without the password.
 func TestConnectionStrings(t *testing.T) {

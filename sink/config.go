@@ -26,7 +26,7 @@ type KafkaConfig struct {
 	TLS         TLSConfig
 	SASL        SASLConfig
 	// RereadSASL returns the password as it is now, where it comes from a file;
-	// optional. It is asked before each connection. An error means that nothing has changed.
+	// optional. It is asked before each connection. After an error the last one stays.
 	RereadSASL   func() (string, error)
 	CreateTopics CreateTopics
 	DeadLetters  DeadLetters

@@ -296,6 +296,12 @@ func (k *Kafka) login() *sarama.Config {
 	}
 	password, err := k.cfg.RereadSASL()
 	if err != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		const event = "outbox.secret_unreadable"
+		if unlogged, due := k.due(event, time.Now()); due {
+			k.log.Warn(event, append([]any{"setting", "kafka.sasl.password_file", "error", err.Error(), "hint", "the relay goes on with what it read before"}, unlogged...)...)
+		}
 		return k.conf
 	}
 	conf := *k.conf

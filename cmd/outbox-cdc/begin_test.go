@@ -82,6 +82,21 @@ func TestSignalWhileConfigurationIsRead(t *testing.T) {
 	}
 }
 
+// TestSecretFromAPipe: what can be read only once is not waited for again.
+func TestSecretFromAPipe(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "url")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url, written := unreachable(t), make(chan error, 1)
+	go func() { written <- os.WriteFile(pipe, []byte(url), 0o600) }()
+	got := runCommand(t, nil, "run", "--stdout", "--http-listen=", "--startup-timeout=100ms", "--postgres-url-file", pipe)
+	if err := <-written; err != nil || got.code != 5 || !strings.Contains(got.stderr, "connection refused") {
+		t.Errorf("exit code %d, %v\n%s", got.code, err, got.stderr)
+	}
+}
+
 // ended sends SIGTERM and waits for the exit code.
 func ended(t *testing.T, c *exec.Cmd, want int) {
 	t.Helper()

@@ -132,9 +132,10 @@ func readSecret(path string) (string, error) {
 	return value, nil
 }
 
-// rereader returns what reads a secret's file again, as after a rotation; nil without a file.
+// rereader returns what reads a secret's file again, as after a rotation; nil
+// without a file that can be read twice, unlike a pipe.
 func rereader(path string) func() (string, error) {
-	if path == "" {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
 	return func() (string, error) { return readSecret(path) }

@@ -31,7 +31,7 @@ func (*recoverCmd) Help() string {
 again, marked by the header outbox-recovered: they drop it by its id.
 
 Stop every relay of the slot first. A usable slot is kept; a lost one is replaced. Until the last row is acknowledged no relay
-streams from the slot; a recovery that was stopped at any step is started again and begins anew.
+streams from the slot; a recovery that was stopped at any step is started again and begins anew, as far back as it began.
 
 Rows come by the column table.columns.order, else by table.columns.timestamp, else as the table holds them: commit order as far as
 these columns know it. The role needs REPLICATION, SELECT on the table, and to own the publication.
