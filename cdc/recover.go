@@ -62,6 +62,7 @@ type recovery struct {
 	config  Config
 	options RecoverOptions
 	conn    *pgx.Conn
+	mine    bool // conn holds the lock of recoveries of this slot
 	cat     catalog
 	filter  string // the publication's, an SQL expression; "": none
 	plan    Recovery
@@ -153,12 +154,11 @@ func reach(ctx context.Context, c Config) (*pgx.Conn, error) {
 
 // alone makes sure that no other recovery of the slot is at work.
 func (v *recovery) alone(ctx context.Context) error {
-	var mine bool
-	err := queryRow(ctx, v.conn, []any{&mine}, "SELECT pg_try_advisory_lock(hashtext('outbox-cdc recover'), hashtext($1))", v.config.Slot)
+	err := queryRow(ctx, v.conn, []any{&v.mine}, "SELECT pg_try_advisory_lock(hashtext('outbox-cdc recover'), hashtext($1))", v.config.Slot)
 	switch {
 	case err != nil:
 		return postgresError("lock", err)
-	case !mine:
+	case !v.mine:
 		return fault.New(fault.Unexpected, "recover", fmt.Errorf("another recovery of slot %q is at work", v.config.Slot), "wait for it to end")
 	}
 	return nil
@@ -358,7 +358,12 @@ func (v *recovery) finish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		v.conn = conn
+		v.conn, v.mine = conn, false
+	}
+	if !v.mine { // another recovery may have begun meanwhile, or the session that is lost has not ended yet
+		if err := v.alone(ctx); err != nil {
+			return fault.New(fault.Unreachable, "mark publication", err, "")
+		}
 	}
 	return setMark(ctx, v.conn, v.config, v.cat.publication.Comment, v.cat.readyMark())
 }

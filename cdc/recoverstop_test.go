@@ -96,6 +96,13 @@ func TestRecoverWaitsForItsMark(t *testing.T) {
 		rec.ack.Done(rec.ev.Size)
 	}
 	log.await(t, "no answer within")
+	// Its session is lost: another recovery may begin.
+	mustExec(t, t.Context(), conn, "SELECT pg_advisory_lock(hashtext('outbox-cdc recover'), hashtext($1))", c.Slot)
+	mustExec(t, t.Context(), conn, "SELECT pg_advisory_unlock(hashtext('outbox-cdc mark'), hashtext($1))", c.Publication)
+	log.await(t, "another recovery of slot")
+	if p, err := readPublication(t.Context(), conn, r.config); err != nil || readMark(p.Comment) != recovering {
+		t.Errorf("marked as %+v, %v, while another recovery was at work", p, err)
+	}
 	mustExec(t, t.Context(), conn, "SELECT pg_advisory_unlock_all()")
 	if err := <-done; err != nil {
 		t.Fatal(err)

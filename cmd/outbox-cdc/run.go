@@ -210,10 +210,11 @@ func (p *process) awaitKafka(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(kafkaPatience):
-		if p.kafkaNotReady() == "" { // just now
+		why := p.kafkaNotReady()
+		if why == "" { // just now
 			return nil
 		}
-		return fault.New(fault.Unreachable, "take slot", errors.New(p.kafkaNotReady()),
+		return fault.New(fault.Unreachable, "take slot", errors.New(why),
 			"see that the brokers can be reached and take the relay in: the slot is created, and taken, once Kafka has answered")
 	}
 }
