@@ -11,10 +11,7 @@ import (
 func TestRenamedTable(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := configFor(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	insertRows(t, conn, 1, 1)
 	mustExec(t, t.Context(), conn, "ALTER TABLE outbox RENAME TO events")
 	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.Usage, "set table.name: public.events")
@@ -52,10 +49,7 @@ func TestTableMovedToAnotherSchema(t *testing.T) {
 func TestDroppedTable(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := configFor(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	insertRows(t, conn, 1, 1)
 	mustExec(t, t.Context(), conn, "DROP TABLE outbox")
 	checkFault(t, start(t, c, newMemory(false)).wait(t), fault.SlotLost, "was dropped")

@@ -12,10 +12,7 @@ import (
 func TestMistypedSlot(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := withPublication(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	other := name + "_other"
 	mustExec(t, t.Context(), conn, "SELECT pg_create_logical_replication_slot($1, 'test_decoding')", name+"_foreign")
 	mustExec(t, t.Context(), conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", other)

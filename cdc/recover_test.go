@@ -162,10 +162,7 @@ func TestRecoverAfterKill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			name, conn := database(t)
-			c := withPublication(name)
-			if _, err := Init(t.Context(), c); err != nil {
-				t.Fatal(err)
-			}
+			c := initiated(t, name)
 			dropSlot(t, t.Context(), conn, name)
 			insertRows(t, conn, 1, 3)
 			for _, sql := range tc.left(c) {
@@ -220,10 +217,7 @@ func TestRecoverKeepsUsableSlot(t *testing.T) {
 func TestRecoverRecreatedTable(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := withPublication(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	mustExec(t, t.Context(), conn, "DROP TABLE outbox")
 	mustExec(t, t.Context(), conn, schemaSQL)
 	insertRows(t, conn, 1, 2)
@@ -261,10 +255,7 @@ func TestRecoverRecreatedTable(t *testing.T) {
 func TestRecoverMissingPublication(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := withPublication(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	mustExec(t, t.Context(), conn, "DROP PUBLICATION "+c.Publication)
 	insertRows(t, conn, 1, 2)
 	plan, err := PlanRecover(t.Context(), c, byTime)

@@ -21,10 +21,7 @@ func TestRecoverRights(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			database, conn := database(t)
-			c := withPublication(database)
-			if _, err := Init(t.Context(), c); err != nil {
-				t.Fatal(err)
-			}
+			c := initiated(t, database)
 			insertRows(t, conn, 1, 2)
 			role := database + "_r"
 			mustExec(t, t.Context(), conn, "CREATE ROLE "+role+" LOGIN PASSWORD 'right' "+tc.role)

@@ -11,6 +11,21 @@ import (
 	"github.com/outbox-cdc/outbox-cdc/internal/fault"
 )
 
+// begin begins a recovery, and returns what runs it and what it will say.
+func begin(t *testing.T, ctx context.Context, c Config, s Sink, o RecoverOptions) (*Relay, <-chan error) {
+	t.Helper()
+	r, err := New(c, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Recover(ctx, o)
+		done <- err
+	}()
+	return r, done
+}
+
 // A recovery that is interrupted while rows are not acknowledged stays
 // unfinished; the next one sends all of them.
 func TestRecoverInterrupted(t *testing.T) {
@@ -19,16 +34,8 @@ func TestRecoverInterrupted(t *testing.T) {
 	c := withPublication(name)
 	insertRows(t, conn, 1, 5)
 	hold := newMemory(true)
-	r, err := New(c, hold)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := r.Recover(ctx, byTime)
-		done <- err
-	}()
+	_, done := begin(t, ctx, c, hold, byTime)
 	hold.await(t, 5)
 	for _, got := range hold.records()[:4] {
 		got.ack.Done(got.ev.Size)
@@ -53,10 +60,7 @@ func TestRecoverInterrupted(t *testing.T) {
 func TestRecoverStatementFails(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := withPublication(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	c := initiated(t, name)
 	mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload)
 		SELECT 'o', n, 'e', jsonb_build_object('pad', repeat('x', 300)) FROM generate_series(1, 30000) n`)
 	mustExec(t, t.Context(), conn, "ALTER DATABASE "+name+" SET temp_file_limit = '1MB'")
@@ -81,15 +85,7 @@ func TestRecoverWaitsForItsMark(t *testing.T) {
 	c.Log = log.logger()
 	insertRows(t, conn, 1, 3)
 	hold := newMemory(true)
-	r, err := New(c, hold)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := r.Recover(t.Context(), byTime)
-		done <- err
-	}()
+	r, done := begin(t, t.Context(), c, hold, byTime)
 	got := hold.await(t, 3)
 	mustExec(t, t.Context(), conn, "SELECT pg_advisory_lock(hashtext('outbox-cdc mark'), hashtext($1))", c.Publication)
 	for _, rec := range got {
@@ -119,15 +115,7 @@ func stopped(t *testing.T, c Config, o RecoverOptions) error {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	hold := newMemory(true)
-	r, err := New(c, hold)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := r.Recover(ctx, o)
-		done <- err
-	}()
+	_, done := begin(t, ctx, c, hold, o)
 	select {
 	case <-hold.changed:
 		cancel()
@@ -142,14 +130,11 @@ func stopped(t *testing.T, c Config, o RecoverOptions) error {
 func TestRecoverReachesAsFarBack(t *testing.T) {
 	t.Parallel()
 	name, conn := database(t)
-	c := withPublication(name)
-	if _, err := Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	begin := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	c := initiated(t, name)
+	first := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for i := range 4 {
 		mustExec(t, t.Context(), conn, `INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload, occurred_at) VALUES ('o', $1, 'e', '{}', $2)`,
-			strconv.Itoa(i), begin.Add(time.Duration(i)*time.Minute))
+			strconv.Itoa(i), first.Add(time.Duration(i)*time.Minute))
 	}
 	dropSlot(t, t.Context(), conn, name)
 	for i, step := range []struct {
@@ -160,7 +145,7 @@ func TestRecoverReachesAsFarBack(t *testing.T) {
 	}{{2, 2, true, false}, {3, 2, true, true}, {1, 3, true, false}, {3, 3, true, true}, {-1, 4, true, false}, {3, 4, false, true}, {3, 1, false, false}} {
 		o := byTime
 		if step.minute >= 0 {
-			o.Since = begin.Add(time.Duration(step.minute) * time.Minute)
+			o.Since = first.Add(time.Duration(step.minute) * time.Minute)
 		}
 		plan, err := PlanRecover(t.Context(), c, o)
 		if err != nil || plan.Rows != step.rows || plan.Resumed != step.told {

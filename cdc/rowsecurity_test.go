@@ -22,10 +22,7 @@ func TestRecoverUnderRowSecurity(t *testing.T) {
 			} else {
 				mustExec(t, t.Context(), conn, "GRANT SELECT ON outbox TO "+role)
 			}
-			c := withPublication(name)
-			if _, err := Init(t.Context(), c); err != nil {
-				t.Fatal(err)
-			}
+			c := initiated(t, name)
 			mustExec(t, t.Context(), conn, "ALTER PUBLICATION outbox_cdc OWNER TO "+role)
 			dropSlot(t, t.Context(), conn, name)
 			insertRows(t, conn, 1, 3)
