@@ -169,9 +169,12 @@ func (cat catalog) torn() bool {
 	return cat.publication != nil && cat.publication.Covers != cat.cover.covered
 }
 
-// readFormer looks up the table that a mark names.
+// readFormer looks up the table that a mark names, if it names one.
 func readFormer(ctx context.Context, conn *pgx.Conn, c Config, comment string) (f former, err error) {
-	before, _ := readShown(comment)
+	before, ok := readShown(comment)
+	if !ok {
+		return f, nil
+	}
 	err = queryRow(ctx, conn, []any{&f.name, &f.shown}, publishedSQL(conn)+`
 SELECT n.nspname || '.' || c.relname, EXISTS (SELECT FROM published p WHERE p.oid = c.oid)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $4 AND c.relkind IN ('r', 'p')`,

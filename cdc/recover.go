@@ -66,8 +66,6 @@ type recovery struct {
 	cat     catalog
 	filter  string // the publication's, an SQL expression; "": none
 	plan    Recovery
-	// complain says what is waited for.
-	complain func(error)
 }
 
 // PlanRecover reads what Recover would do, and changes nothing.
@@ -100,7 +98,7 @@ func (r *Relay) Recover(ctx context.Context, o RecoverOptions) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	v := recovery{config: r.config, options: o, conn: conn, complain: func(err error) { r.complain(Recovering, err) }}
+	v := recovery{config: r.config, options: o, conn: conn}
 	defer func() { closeSQL(v.conn) }()
 	if err := v.alone(ctx); err != nil {
 		return 0, err
@@ -130,7 +128,7 @@ func (r *Relay) carryOut(ctx context.Context, v *recovery) (int64, error) {
 	if err != nil {
 		return n, err
 	}
-	return n, v.done(ctx)
+	return n, r.done(ctx, v)
 }
 
 // unfinished says how far a recovery came that has begun, and what that means for the relays.
@@ -330,7 +328,7 @@ func exportSnapshot(ctx context.Context, conn *pgconn.PgConn, sql string) (strin
 
 // done ends the transaction and lets Run stream on. After hours of sending, a lock
 // and a connection that broke are waited for.
-func (v *recovery) done(ctx context.Context) error {
+func (r *Relay) done(ctx context.Context, v *recovery) error {
 	_ = exec(ctx, v.conn, "end snapshot", "COMMIT") // of what was only read
 	var b backoff
 	for {
@@ -341,7 +339,7 @@ func (v *recovery) done(ctx context.Context) error {
 		case fault.KindOf(err) != fault.Unreachable || err == nil:
 			return err
 		}
-		v.complain(err)
+		r.complain(Recovering, err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

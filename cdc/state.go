@@ -120,11 +120,15 @@ func (cat catalog) usablePublication(c Config) error {
 	return nil
 }
 
-// recoverHint is the way out when the WAL no longer has what was committed.
-const recoverHint = "the rows that the table still holds can be sent again: stop every relay of this slot and run `outbox-cdc recover` as the publication's owner, with REPLICATION and SELECT on the table"
-
-// replaceHint is the same for a slot that only another one can take the place of.
-const replaceHint = "the rows that the table still holds can be sent again with a new slot: stop every relay of this slot and run `outbox-cdc recover --replace-slot` as the publication's owner, with REPLICATION and SELECT on the table"
+const (
+	sentAgain  = "the rows that the table still holds can be sent again"
+	stopAndRun = ": stop every relay of this slot and run `outbox-cdc recover"
+	asItsOwner = "` as the publication's owner, with REPLICATION and SELECT on the table"
+	// recoverHint is the way out when the WAL no longer has what was committed.
+	recoverHint = sentAgain + stopAndRun + asItsOwner
+	// replaceHint is the same for a slot that only another one can take the place of.
+	replaceHint = sentAgain + " with a new slot" + stopAndRun + " --replace-slot" + asItsOwner
+)
 
 // meanwhile goes with a hint that mends only what comes.
 const meanwhile = "rows that were committed meanwhile are not streamed: " + recoverHint
@@ -199,10 +203,10 @@ func (cat catalog) missingTable(c Config) error {
 	if cat.publication != nil {
 		before, ok := readShown(cat.publication.Comment)
 		switch {
-		case ok && cat.former.shown:
+		case cat.former.shown:
 			return fault.New(fault.Usage, op, fmt.Errorf("%w; what publication %q was made for is now %s", gone, c.Publication, cat.former.name),
 				fmt.Sprintf("set table.name: %s, under which its earlier rows are streamed as well; or rename it back", cat.former.name))
-		case ok && cat.former.name != "":
+		case cat.former.name != "":
 			return fault.New(fault.SlotLost, op, fmt.Errorf("%w: it is now %s, which publication %q does not show", gone, cat.former.name, c.Publication),
 				"put it back, and what was inserted since was not streamed: "+recoverHint)
 		case ok && before.table != 0:

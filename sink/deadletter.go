@@ -228,7 +228,8 @@ func (k *Kafka) bury(m *message, cause error) {
 	dead.fill(rec)
 	k.address(dead, m.ack, cause)
 	l := dead.ack.(*letter)
-	if l.short = tooLarge(cause); errors.Is(cause, sarama.ErrInvalidTimestamp) { // its topic would refuse the event's time as well
+	l.short = tooLarge(cause)
+	if l.amendable(cause) { // its topic would refuse the event's time as well
 		l.amend(dead, cause)
 	}
 	m.free()
