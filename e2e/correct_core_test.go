@@ -95,10 +95,13 @@ func (b *bed) restart(r *rig.Relay, slot string, consumer *rig.Consumer, topics 
 	if code := r.Stop(); code != 0 {
 		b.t.Fatalf("SIGTERM: exit code %d, want 0", code)
 	}
-	var active bool
-	if err := b.conn.QueryRow(b.t.Context(), "SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&active); err != nil || active {
-		b.t.Errorf("the slot is active (%v) behind a clean stop: %v", active, err)
-	}
+	rig.Eventually(b.t, 5*time.Second, "the walsender has let go of the slot behind a clean stop", func() bool {
+		var active bool
+		if err := b.conn.QueryRow(b.t.Context(), "SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&active); err != nil {
+			b.t.Fatal(err)
+		}
+		return !active
+	})
 	_, before := consumer.Distinct()
 	recorded := b.recorded()
 	b.exec(b.conn, soloRow("between two runs"))
